@@ -1,0 +1,200 @@
+"""LeNet as four choices: an activation, a pooling, a connection scheme, an output head."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
+
+from lenet import layers
+from lenet.registry import lookup
+
+# Two convolutions of 5x5, each halved by pooling, leave one row of maps of this many pixels.
+SMALLEST_IMAGE = 16
+
+
+class LeNet(nn.Module):
+    """C1-S2-C3-S4 and a head (LeCun et al. 1998, section II.B).
+
+    Attributes:
+        activation: a name in `layers.ACTIVATIONS`; follows c1 c3 c5 f6, and s2 s4 when trainable.
+        pooling: a name in `layers.POOLINGS`, for s2 and s4.
+        connections: a name in `layers.CONNECTIONS`, from s2 to c3.
+        head: a name in `HEADS`: `dense` is c5 f6 output, `gap` averages each map of s4 and feeds
+            the means to the output layer.
+        widths: maps of c1, maps of c3, units of c5, units of f6 (the last two unused by `gap`).
+        classes: units of the output layer.
+        initialization: a name in `layers.INITIALIZATIONS`.
+        convolution: a name in `layers.CONVOLUTIONS`: how, not what, is computed.
+    """
+
+    activation: str = "relu"
+    pooling: str = "max"
+    connections: str = "full"
+    head: str = "dense"
+    widths: tuple[int, int, int, int] = (6, 16, 120, 84)
+    classes: int = 10
+    initialization: str = "lecun_normal"
+    convolution: str = "polyphase"
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch classes"]:
+        """Returns the logits.
+
+        Raises:
+            ValueError: if the images are smaller than 16x16, or a choice is unknown.
+        """
+        _check_size(images.shape[1], images.shape[2])
+        x = images.transpose(3, 1, 2, 0)
+        for convolution, pooling, features, connections in (
+            ("c1", "s2", self.widths[0], "full"),
+            ("c3", "s4", self.widths[1], self.connections),
+        ):
+            phases = layers.Convolution(
+                features, connections, self.initialization, self.convolution, name=convolution
+            )(x)
+            x = layers.Pooling(self.pooling, self.activation, self.initialization, name=pooling)(
+                phases
+            )
+        logits = lookup(HEADS, self.head, "head")(self, x)
+        return logits.T
+
+    def dense_head(self, maps: layers.Maps) -> Float[Array, "classes batch"]:
+        """c5, f6 and output, fully connected; maps are flattened in order channel height width."""
+        activate = lookup(layers.ACTIVATIONS, self.activation, "activation")
+        x = maps.reshape(-1, maps.shape[-1])
+        x = activate(layers.Dense(self.widths[2], self.initialization, name="c5")(x))
+        x = activate(layers.Dense(self.widths[3], self.initialization, name="f6")(x))
+        return layers.Dense(self.classes, self.initialization, name="output")(x)
+
+    def gap_head(self, maps: layers.Maps) -> Float[Array, "classes batch"]:
+        """Global average pooling, then output (Lin et al. 2013)."""
+        means = maps.mean(axis=(1, 2))
+        return layers.Dense(self.classes, self.initialization, name="output")(means)
+
+
+HEADS: dict[str, Callable[[LeNet, Array], Array]] = {
+    "dense": LeNet.dense_head,
+    "gap": LeNet.gap_head,
+}
+FULLY_CONNECTED = ("c5", "f6", "output")
+
+
+def _check_size(height: int, width: int) -> None:
+    if min(height, width) < SMALLEST_IMAGE:
+        raise ValueError(
+            f"images are {height}x{width}; LeNet takes {SMALLEST_IMAGE}x{SMALLEST_IMAGE} and more"
+        )
+
+
+def create(config: ConfigDict, classes: int) -> LeNet:
+    """The network that a config describes.
+
+    Raises:
+        ValueError: if its connections do not fit its widths.
+    """
+    lookup(layers.CONNECTIONS, config.connections, "connections")(*config.widths[:2])
+    return LeNet(
+        activation=config.activation,
+        pooling=config.pooling,
+        connections=config.connections,
+        head=config.head,
+        widths=tuple(config.widths),
+        classes=classes,
+        initialization=config.initialization,
+        convolution=config.convolution,
+    )
+
+
+def init_params(
+    model: LeNet, key: Key[Array, ""], image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Initial parameters for images of shape (height, width, channel)."""
+    return model.init(key, jnp.zeros((1, *image_shape)))["params"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSummary:
+    """One layer of a network, counted per image.
+
+    Attributes:
+        output_shape: height, width and maps, or units.
+        receptive_field: side in pixels of the square of the image that one unit sees.
+        connections: as the paper counts them: every weight use, and every bias use.
+        multiply_adds: uses of a weight, biases not counted.
+    """
+
+    name: str
+    output_shape: tuple[int, ...]
+    receptive_field: int
+    parameters: int
+    connections: int
+    multiply_adds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSummary:
+    """What a network is made of, layer by layer and in all."""
+
+    layers: tuple[LayerSummary, ...]
+    parameters: int
+    connections: int
+    multiply_adds: int
+    fully_connected_share: float
+
+
+def summarize(model: LeNet, image_shape: tuple[int, int, int]) -> ModelSummary:
+    """Shapes, receptive fields, parameters, connections and multiply-adds of a network.
+
+    All follows from the shapes of the parameters and of the maps. Connections are counted as in
+    section II.B of the paper: per output unit, its inputs and its bias.
+    """
+    params = jax.eval_shape(lambda key: init_params(model, key, image_shape), jax.random.key(0))
+    sizes = {
+        layer: {name: math.prod(leaf.shape) for name, leaf in leaves.items()}
+        for layer, leaves in params.items()
+    }
+    height, width, _ = image_shape
+    field, stride = 1, 1
+    rows = []
+
+    def add(name: str, output_shape: tuple[int, ...], pooled: int, uses: int) -> None:
+        biases = sizes.get(name, {}).get("bias", 0)
+        weights = sum(sizes.get(name, {}).values()) - biases
+        connections = uses * (max(weights, pooled) + biases)
+        rows.append(
+            LayerSummary(name, output_shape, field, weights + biases, connections, uses * weights)
+        )
+
+    for convolution, pooling, maps in (
+        ("c1", "s2", model.widths[0]),
+        ("c3", "s4", model.widths[1]),
+    ):
+        height, width = height - layers.KERNEL_SIZE + 1, width - layers.KERNEL_SIZE + 1
+        field += (layers.KERNEL_SIZE - 1) * stride
+        add(convolution, (height, width, maps), pooled=0, uses=height * width)
+        height, width = height // 2, width // 2
+        field += stride
+        stride *= 2
+        add(pooling, (height, width, maps), pooled=4 * maps, uses=height * width)
+    field += (max(height, width) - 1) * stride
+    for name in FULLY_CONNECTED:
+        if name in sizes:
+            add(name, (sizes[name]["bias"],), pooled=0, uses=1)
+
+    parameters = sum(row.parameters for row in rows)
+    connected = sum(row.parameters for row in rows if row.name in FULLY_CONNECTED)
+    return ModelSummary(
+        tuple(rows),
+        parameters,
+        sum(row.connections for row in rows),
+        sum(row.multiply_adds for row in rows),
+        connected / parameters,
+    )
