@@ -1,0 +1,143 @@
+"""Training and evaluating ONE model: pure functions of arrays, to be jitted and vmapped.
+
+model = LeNet()
+state = create_train_state(jax.random.key(0), model)
+state, metrics = jax.jit(train_step)(state, {"image": images, "label": labels}, Hyperparameters())
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from lenet.losses import LOSSES
+from lenet.model import LeNet, init_params
+from lenet.optimizers import OPTIMIZERS, SCHEDULES, Hyperparameters
+from lenet.registry import lookup
+
+Batch = Mapping[str, Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """A model in training.
+
+    Attributes:
+        step: updates made so far.
+        params: the model's parameters.
+        opt_state: the optimizer's state.
+        model: the network (static).
+        optimizer: a name in `optimizers.OPTIMIZERS` (static).
+        schedule: a name in `optimizers.SCHEDULES` (static).
+        loss: a name in `losses.LOSSES` (static).
+        total_steps: updates in the whole training, the schedule's length (static).
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    model: LeNet = flax.struct.field(pytree_node=False)
+    optimizer: str = flax.struct.field(pytree_node=False)
+    schedule: str = flax.struct.field(pytree_node=False)
+    loss: str = flax.struct.field(pytree_node=False)
+    total_steps: int = flax.struct.field(pytree_node=False)
+
+
+def create_train_state(
+    key: Key[Array, ""],
+    model: LeNet,
+    image_shape: tuple[int, int, int] = (32, 32, 1),
+    *,
+    optimizer: str = "adam",
+    schedule: str = "constant",
+    loss: str = "cross_entropy",
+    total_steps: int = 1,
+) -> TrainState:
+    """A model with initial parameters, before its first step.
+
+    Raises:
+        ValueError: if `optimizer`, `schedule` or `loss` is unknown, or `total_steps` is below 1.
+    """
+    lookup(SCHEDULES, schedule, "schedule")
+    lookup(LOSSES, loss, "loss")
+    if total_steps < 1:
+        raise ValueError(f"total_steps={total_steps} must be at least 1")
+    params = init_params(model, key, image_shape)
+    transform = lookup(OPTIMIZERS, optimizer, "optimizer")(0.0, Hyperparameters())
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=transform.init(params),
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        loss=loss,
+        total_steps=total_steps,
+    )
+
+
+def scheduled_rate(state: TrainState, hyperparameters: Hyperparameters) -> Float[Array, ""]:
+    """The learning rate of the next step."""
+    progress = state.step / state.total_steps
+    return hyperparameters.learning_rate * SCHEDULES[state.schedule](progress)
+
+
+def _outputs(model: LeNet, params: Any, batch: Batch) -> Float[Array, "batch classes"]:
+    outputs = model.apply({"params": params}, batch["image"])
+    assert isinstance(outputs, jax.Array)
+    return outputs
+
+
+def train_step(
+    state: TrainState, batch: Batch, hyperparameters: Hyperparameters
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update on the mean loss of a batch.
+
+    Args:
+        state: the model before the step.
+        batch: `image`, Float "batch height width channel", normalised; `label`, Int "batch"; and
+            optionally `mask`, Float "batch", 0 for examples that are only padding.
+        hyperparameters: numbers of the optimizer, traced or not.
+
+    Returns:
+        The model after the step, and sums over the batch as it was before it: `loss` (nats),
+        `errors` and `examples`.
+    """
+    mask = batch.get("mask", jnp.ones(batch["label"].shape))
+    examples = mask.sum()
+
+    def mean_loss(params: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
+        outputs = _outputs(state.model, params, batch)
+        losses = LOSSES[state.loss](outputs, batch["label"]) * mask
+        wrong = (outputs.argmax(axis=-1) != batch["label"]) * mask
+        sums = {"loss": losses.sum(), "errors": wrong.sum(), "examples": examples}
+        return losses.sum() / examples, sums
+
+    gradients, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
+    rate = scheduled_rate(state, hyperparameters)
+    transform = OPTIMIZERS[state.optimizer](rate, hyperparameters)
+    updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def eval_step(state: TrainState, batch: Batch) -> dict[str, Array]:
+    """What a model says of each example of a batch.
+
+    Args:
+        state: the model.
+        batch: `image` and `label`, as for `train_step`.
+
+    Returns:
+        `loss` (nats), `prediction` (class) and `probability` (softmax of the predicted class), each
+        of shape "batch".
+    """
+    outputs = _outputs(state.model, state.params, batch)
+    return {
+        "loss": LOSSES[state.loss](outputs, batch["label"]),
+        "prediction": outputs.argmax(axis=-1),
+        "probability": jax.nn.softmax(outputs).max(axis=-1),
+    }
