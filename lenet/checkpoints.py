@@ -1,0 +1,206 @@
+"""Saving and restoring a population with Orbax, and loading a trained model.
+
+A checkpoint is the population's arrays by name, and a JSON record beside them: where training
+stood, the shapes of the arrays and their digest. What cannot be read back, or does not have that
+digest, is set aside, and the checkpoint before it is used.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import flax.traverse_util
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from lenet import model as models
+
+Tree = TypeVar("Tree")
+
+log = logging.getLogger(__name__)
+
+PARAMS = "state.params."
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written or found."""
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def manager(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Opens a population's checkpoints; the last `keep` are kept."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    opened = ocp.CheckpointManager(directory.absolute(), options=options)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def save(opened: ocp.CheckpointManager, step: int, tree: Any, record: dict[str, Any]) -> None:
+    """Writes a checkpoint, whole or not at all; earlier ones are removed only after it stands.
+
+    Raises:
+        CheckpointError: if it cannot be written, as on a full disk. Earlier ones are untouched.
+    """
+    arrays = {name: np.asarray(leaf) for name, leaf in _named(tree).items()}
+    described = {
+        **record,
+        "sha256": _digest(arrays),
+        "arrays": {name: [array.dtype.name, *array.shape] for name, array in arrays.items()},
+    }
+    try:
+        opened.save(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(described)
+            ),
+        )
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            opened.delete(step)
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"checkpoint {step} could not be written to {opened.directory}: {reason}; "
+            "earlier checkpoints are intact, and the same command resumes from the last one"
+        ) from error
+
+
+def _read(opened: ocp.CheckpointManager, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    record = opened.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
+    template = {name: np.empty(shape, dtype) for name, (dtype, *shape) in record["arrays"].items()}
+    restored = opened.restore(
+        step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
+    ).arrays
+    arrays = {name: np.asarray(array) for name, array in restored.items()}
+    if _digest(arrays) != record["sha256"]:
+        raise ValueError("its arrays do not have the digest they were saved with")
+    return arrays, record
+
+
+def _latest(
+    opened: ocp.CheckpointManager, *, set_aside: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    for step in sorted(opened.all_steps(), reverse=True):
+        try:
+            return _read(opened, step)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning(
+                "checkpoint %d in %s is damaged (%s: %s); using the one before it",
+                step,
+                opened.directory,
+                type(error).__name__,
+                reason,
+            )
+            if set_aside:
+                source = Path(opened.directory) / str(step)
+                for number in range(1000):
+                    target = source.parent.parent / f"damaged-{source.parent.name}-{step}-{number}"
+                    if not target.exists():
+                        os.replace(source, target)
+                        break
+                opened.reload()
+    return None
+
+
+def restore(opened: ocp.CheckpointManager, template: Tree) -> tuple[Tree, dict[str, Any]] | None:
+    """The latest checkpoint that is whole, in the structure of `template`, and its record.
+
+    Damaged ones are moved out of the way, to `damaged-*` beside the population's folder, and said.
+
+    Returns:
+        None if there is no checkpoint that is whole.
+    """
+    found = _latest(opened, set_aside=True)
+    if found is None:
+        return None
+    arrays, record = found
+    names = list(_named(template))
+    leaves = [arrays[name] for name in names]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), record
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model out of a workdir, ready to `model.apply({"params": params}, images)`.
+
+    Attributes:
+        trial: the trial's id.
+        epoch: how many whole epochs it was trained for.
+        config: its fields.
+        model: the network.
+        params: its parameters.
+        dataset: what `dataset.json` says of the images it was trained on.
+    """
+
+    trial: str
+    epoch: int
+    config: ConfigDict
+    model: models.LeNet
+    params: dict[str, Any]
+    dataset: dict[str, Any]
+
+
+def load_trained(workdir: str, trial: str | None = None) -> Trained:
+    """The model of a trial at its latest checkpoint; of the first trial, if none is named.
+
+    Raises:
+        CheckpointError: if the workdir holds no trained model of that trial.
+    """
+    folder = Path(workdir)
+    if not (folder / "dataset.json").is_file():
+        raise CheckpointError(
+            f"{workdir} holds no run; train one with: "
+            f"python main.py --config=configs/relu_max.py --workdir={workdir}"
+        )
+    dataset = json.loads((folder / "dataset.json").read_text())
+    known = []
+    for population in sorted((folder / "checkpoints").glob("population-*")):
+        with manager(population, keep=1000) as opened:
+            found = _latest(opened, set_aside=False)
+        if found is None:
+            continue
+        arrays, record = found
+        for index, described in enumerate(record["trials"]):
+            known.append(described["id"])
+            if trial is None or described["id"] == trial:
+                config = ConfigDict(described["fields"])
+                config.widths = tuple(config.widths)
+                flat = {
+                    name.removeprefix(PARAMS): array[index]
+                    for name, array in arrays.items()
+                    if name.startswith(PARAMS)
+                }
+                return Trained(
+                    described["id"],
+                    record["epoch"],
+                    config,
+                    models.create(config, len(dataset["class_names"])),
+                    flax.traverse_util.unflatten_dict(flat, sep="."),
+                    dataset,
+                )
+    if known:
+        raise CheckpointError(f"{workdir} has no trial {trial!r}; it has: {', '.join(known)}")
+    raise CheckpointError(f"{workdir} has no checkpoint yet; run its training again to resume it")

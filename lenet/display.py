@@ -1,0 +1,111 @@
+"""What a run shows: plain lines in a log, and a progress bar besides on a terminal."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import rich.box
+import rich.console
+import rich.logging
+import rich.progress
+import rich.table
+
+from lenet.model import ModelSummary
+
+CONSOLE = rich.console.Console(highlight=False, soft_wrap=True)
+LOG_EVERY_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+def show_logs() -> None:
+    """Sends the package's log to the screen, above the progress bar if there is one."""
+    handler: logging.Handler = logging.StreamHandler()
+    if CONSOLE.is_terminal:
+        handler = rich.logging.RichHandler(
+            console=CONSOLE, show_time=False, show_level=False, show_path=False, markup=False
+        )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("lenet")
+    package.handlers = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: `42 s`, `3 min 05 s`, `2 h 07 min`."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far a run is and how long it still takes.
+
+    Args:
+        description: what is running.
+        total: its steps.
+        done: those done before.
+
+    Yields:
+        A function to be told how many steps are done. Without a terminal it logs a line at most
+        every LOG_EVERY_SECONDS.
+    """
+    began = logged = time.monotonic()
+
+    def report(now_done: int) -> None:
+        nonlocal logged
+        now = time.monotonic()
+        bar.update(task, completed=now_done)
+        if not CONSOLE.is_terminal and now - logged >= LOG_EVERY_SECONDS and now_done > done:
+            left = (now - began) / (now_done - done) * (total - now_done)
+            share = now_done / total
+            log.info("%s: %.0f %% done, %s left", description, 100 * share, duration(left))
+            logged = now
+
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TextColumn("step {task.completed}/{task.total}"),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    bar = rich.progress.Progress(*columns, console=CONSOLE, disable=not CONSOLE.is_terminal)
+    with bar:
+        task = bar.add_task(description, total=total, completed=done)
+        yield report
+
+
+def model_table(name: str, summary: ModelSummary) -> rich.table.Table:
+    """A network layer by layer."""
+    share = 100 * summary.fully_connected_share
+    table = rich.table.Table(
+        title=name,
+        caption=f"{share:.1f} % of the parameters are in fully connected layers",
+        box=rich.box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("layer")
+    for heading in ("output", "receptive field", "parameters", "connections", "multiply-adds"):
+        table.add_column(heading, justify="right")
+    for layer in summary.layers:
+        table.add_row(
+            layer.name,
+            "x".join(map(str, layer.output_shape)),
+            f"{layer.receptive_field}x{layer.receptive_field}",
+            f"{layer.parameters:,}",
+            f"{layer.connections:,}",
+            f"{layer.multiply_adds:,}",
+            end_section=layer is summary.layers[-1],
+        )
+    totals = (summary.parameters, summary.connections, summary.multiply_adds)
+    table.add_row("total", "", "", *(f"{total:,}" for total in totals))
+    return table

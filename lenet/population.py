@@ -1,0 +1,222 @@
+"""Training one population from wherever it stands to its end, with checkpoints and progress."""
+
+import contextlib
+import dataclasses
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lenet import checkpoints, display, workdir
+from lenet import program as programs
+from lenet.program import Images, Member, Program, Recipe
+from lenet.sweep import Population
+
+log = logging.getLogger(__name__)
+
+
+class StoppedError(Exception):
+    """A signal asked the run to stop; what it had done is saved."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command resumes")
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Notes the first SIGINT or SIGTERM instead of dying of it; a second one kills as usual.
+
+    Yields:
+        A function that gives the signal received, or 0.
+    """
+    received: list[int] = []
+
+    def note(signum: int, frame: object) -> None:
+        received.append(signum)
+        signal.signal(signum, previous[signal.Signals(signum)])
+        log.info("%s: saving, then stopping", signal.Signals(signum).name)
+
+    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: received[0] if received else 0
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Which of a program's images are what, as (start, count)."""
+
+    train: tuple[int, int]
+    validation: tuple[int, int]
+    test: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What training one population gave, at its last epoch.
+
+    Attributes:
+        diverged: whether each member did, shape "member".
+        train: what `program.evaluate` says of the training images.
+        validation: the same of the validation images.
+        test: the same of the test images.
+        compile_seconds: time to trace and compile.
+        train_seconds: time in training steps, over all the runs that it took.
+        first_step: `time.time()` after the first training step of this process, or None.
+    """
+
+    diverged: np.ndarray
+    train: dict[str, np.ndarray]
+    validation: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+    compile_seconds: float
+    train_seconds: float
+    first_step: float | None
+
+
+def train(
+    trials: Population,
+    recipe: Recipe,
+    images: Images,
+    parts: Parts,
+    folder: Path,
+    name: str,
+    keep: int,
+    stopped: Callable[[], int],
+) -> Result:
+    """Trains the trials to their last epoch, from the latest checkpoint if there is one.
+
+    Args:
+        trials: the members.
+        recipe: what they share.
+        images: every image, on the device.
+        parts: which of them are for training, validation and test.
+        folder: the workdir.
+        name: the population's folder under `checkpoints/`.
+        keep: how many checkpoints to keep.
+        stopped: gives the signal that asks to stop, or 0.
+
+    Raises:
+        StoppedError: after saving, if `stopped` gives a signal.
+        CheckpointError: if a checkpoint cannot be written.
+    """
+    title = trials[0].variant if len(trials) == 1 else f"{len(trials)} models"
+    log.info("compiling %s", title)
+    program = programs.compile_program(recipe, len(trials), images)
+    log.info("compiled in %.1f s", program.compile_seconds)
+    members = program.create(*programs.numbers_of([trial.fields for trial in trials]))
+    first_step = None
+
+    with checkpoints.manager(folder / "checkpoints" / name, keep) as opened:
+        done, seconds = 0, 0.0
+        restored = checkpoints.restore(opened, members)
+        if restored is not None:
+            members, record = restored
+            done, seconds = record["step"], record["train_seconds"]
+            log.info("resuming %s after step %d of %d", title, done, recipe.total_steps)
+        finished = done // recipe.steps_per_epoch
+        workdir.keep_metrics(folder, [trial.id for trial in trials], finished)
+        with (
+            workdir.tensorboard(folder, finished) as write_events,
+            display.progress(title, recipe.total_steps, done) as show,
+        ):
+            while done < recipe.total_steps:
+                epoch, within = divmod(done, recipe.steps_per_epoch)
+                calls = programs.run_epoch(program, members, images, epoch, within)
+                for advanced, step, took in calls:
+                    members, within = advanced, step
+                    first_step = first_step or time.time()
+                    done, seconds = epoch * recipe.steps_per_epoch + within, seconds + took
+                    show(done)
+                    if stopped():
+                        break
+                if within == recipe.steps_per_epoch:
+                    lines = _epoch_lines(trials, program, members, images, parts, done, seconds)
+                    workdir.append_metrics(folder, lines)
+                    write_events(lines)
+                    _log_epoch(lines, title, recipe.num_epochs)
+                checkpoints.save(opened, done, members, _record(trials, recipe, done, seconds))
+                if stopped() and done < recipe.total_steps:
+                    raise StoppedError(stopped())
+
+    return Result(
+        np.asarray(members.diverged),
+        programs.evaluate(program, members, images, *parts.train),
+        programs.evaluate(program, members, images, *parts.validation),
+        programs.evaluate(program, members, images, *parts.test),
+        program.compile_seconds,
+        seconds,
+        first_step,
+    )
+
+
+def _record(trials: Population, recipe: Recipe, step: int, seconds: float) -> dict[str, Any]:
+    return {
+        "step": step,
+        "epoch": step // recipe.steps_per_epoch,
+        "train_seconds": seconds,
+        "trials": [{"id": trial.id, "fields": dict(trial.fields)} for trial in trials],
+    }
+
+
+def _epoch_lines(
+    trials: Population,
+    program: Program,
+    members: Member,
+    images: Images,
+    parts: Parts,
+    step: int,
+    seconds: float,
+) -> list[workdir.Line]:
+    test = programs.evaluate(program, members, images, *parts.test)
+    validation = programs.evaluate(program, members, images, *parts.validation)
+    rates = programs.learning_rates(members)
+    sums = {key: np.asarray(getattr(members, key)) for key in ("loss", "errors", "examples")}
+    diverged = np.asarray(members.diverged)
+    return [
+        {
+            "trial": trial.id,
+            "variant": trial.variant,
+            "seed": trial.seed,
+            "epoch": step // program.recipe.steps_per_epoch,
+            "step": step,
+            "learning_rate": float(rates[index]),
+            "train_loss": mean(sums["loss"][index : index + 1] / sums["examples"][index]),
+            "train_error": mean(sums["errors"][index : index + 1] / sums["examples"][index]),
+            "validation_loss": mean(validation["loss"][index]),
+            "validation_error": mean(validation["error"][index]),
+            "test_loss": mean(test["loss"][index]),
+            "test_error": mean(test["error"][index]),
+            "diverged": bool(diverged[index]),
+            "train_seconds": seconds,
+        }
+        for index, trial in enumerate(trials)
+    ]
+
+
+def mean(values: np.ndarray) -> float | None:
+    """The mean; None where it is not finite or there are no values."""
+    result = float(np.mean(values, dtype=np.float64)) if len(values) else np.nan
+    return result if np.isfinite(result) else None
+
+
+def _log_epoch(lines: list[workdir.Line], title: str, num_epochs: int) -> None:
+    alive = [line for line in lines if not line["diverged"]]
+    epoch, seconds = lines[0]["epoch"], lines[0]["train_seconds"]
+    parts = [f"{title} epoch {epoch}/{num_epochs}"]
+    for part in ("train", "validation", "test"):
+        errors = [line[f"{part}_error"] for line in alive if line[f"{part}_error"] is not None]
+        if errors:
+            parts.append(f"{part} error {100 * float(np.mean(errors)):.2f} %")
+    if len(alive) < len(lines):
+        parts.append(f"{len(lines) - len(alive)} of {len(lines)} diverged")
+    parts.append(f"{seconds / epoch:.1f} s an epoch")
+    parts.append(f"{display.duration(seconds / epoch * (num_epochs - epoch))} left")
+    log.info(", ".join(parts))

@@ -1,0 +1,299 @@
+"""Many models as one compiled program: `vmap` over members of the one-model steps.
+
+A population is a set of trials that differ only in numbers. Everything that follows is written for
+ONE member and mapped over all of them, so that a single run is simply a population of one. The
+images lie on the device once, as uint8, in the order training, validation, test.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+from lenet import data as datasets
+from lenet.model import LeNet
+from lenet.optimizers import Hyperparameters
+from lenet.train import TrainState, create_train_state, eval_step, scheduled_rate, train_step
+
+# Streams of randomness: each is fold_in(fold_in(key(seed), stream), counter).
+INIT, ORDER = 0, 1
+
+EVALUATION_BATCH = 250
+EVALUATION_BLOCK = 8 * EVALUATION_BATCH
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is compiled into a population's program: all of a config but its traced numbers."""
+
+    model: LeNet
+    optimizer: str
+    schedule: str
+    loss: str
+    batch_size: int
+    num_epochs: int
+    train_examples: int
+    affine: datasets.Affine
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that present every training example once; the last batch may be short."""
+        return -(-self.train_examples // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.num_epochs * self.steps_per_epoch
+
+
+class Images(flax.struct.PyTreeNode):
+    """Every image of a data set on the device: training, then validation, then test."""
+
+    pixels: UInt8[Array, "example height width channel"]
+    labels: Int[Array, "example"]
+
+
+class Member(flax.struct.PyTreeNode):
+    """One trial in training.
+
+    Attributes:
+        state: the model.
+        seed: source of all its randomness.
+        hyperparameters: its traced numbers.
+        diverged: whether its loss has been infinite or NaN; it is frozen from then on.
+        loss: sum of the loss over the examples of the running epoch, as they were presented.
+        errors: number of them misclassified.
+        examples: number of them.
+    """
+
+    state: TrainState
+    seed: Int[Array, ""]
+    hyperparameters: Hyperparameters
+    diverged: Bool[Array, ""]
+    loss: Float[Array, ""]
+    errors: Float[Array, ""]
+    examples: Float[Array, ""]
+
+
+def stream_key(seed: Int[Array, ""], stream: int, counter: int | Int[Array, ""]) -> Key[Array, ""]:
+    """The key of one event of one random stream; nothing is carried from event to event."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), counter)
+
+
+def create_member(
+    recipe: Recipe,
+    image_shape: tuple[int, int, int],
+    seed: Int[Array, ""],
+    hyperparameters: Hyperparameters,
+) -> Member:
+    """A member before its first step."""
+    state = create_train_state(
+        stream_key(seed, INIT, 0),
+        recipe.model,
+        image_shape,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        loss=recipe.loss,
+        total_steps=recipe.total_steps,
+    )
+    zero = jnp.zeros(())
+    return Member(state, seed, hyperparameters, jnp.zeros((), bool), zero, zero, zero)
+
+
+def start_epoch(
+    recipe: Recipe, member: Member, epoch: Int[Array, ""]
+) -> tuple[Member, Int[Array, "step batch"]]:
+    """Clears the sums and draws the epoch's order: an index an example, -1 where there is none."""
+    order = jax.random.permutation(stream_key(member.seed, ORDER, epoch), recipe.train_examples)
+    missing = recipe.steps_per_epoch * recipe.batch_size - recipe.train_examples
+    order = jnp.concatenate([order, jnp.full(missing, -1, order.dtype)])
+    zero = jnp.zeros(())
+    member = member.replace(loss=zero, errors=zero, examples=zero)
+    return member, order.reshape(recipe.steps_per_epoch, recipe.batch_size)
+
+
+def _normalized(
+    images: Images, chosen: Int[Array, "batch"], affine: datasets.Affine
+) -> Float[Array, "batch height width channel"]:
+    return jnp.asarray(datasets.normalize(images.pixels[chosen], affine))
+
+
+def advance(
+    recipe: Recipe,
+    member: Member,
+    order: Int[Array, "step batch"],
+    images: Images,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+) -> Member:
+    """Trains on the batches `start` to `stop` of an epoch.
+
+    The bounds are traced, so an epoch can be cut anywhere, to report or to save, and the compiled
+    step is the same: where it is cut changes no bit of the result.
+    """
+
+    def step(index: Int[Array, ""], member: Member) -> Member:
+        chosen = order[index]
+        batch = {
+            "image": _normalized(images, chosen, recipe.affine),
+            "label": images.labels[chosen],
+            "mask": (chosen >= 0).astype(jnp.float32),
+        }
+        state, metrics = train_step(member.state, batch, member.hyperparameters)
+        diverged = member.diverged | ~jnp.isfinite(metrics["loss"])
+        trained = member.replace(
+            state=state,
+            loss=member.loss + metrics["loss"],
+            errors=member.errors + metrics["errors"],
+            examples=member.examples + metrics["examples"],
+        )
+        kept = jax.tree.map(lambda old, new: jnp.where(diverged, old, new), member, trained)
+        return kept.replace(diverged=diverged)
+
+    return lax.fori_loop(start, stop, step, member)
+
+
+def evaluate_block(
+    recipe: Recipe, member: Member, images: Images, start: Int[Array, ""]
+) -> dict[str, Array]:
+    """`eval_step` of the EVALUATION_BLOCK examples from `start`; past the end, the last repeats."""
+    last = images.labels.shape[0] - 1
+    index = jnp.minimum(start + jnp.arange(EVALUATION_BLOCK), last)
+
+    def evaluate_batch(chosen: Int[Array, "batch"]) -> dict[str, Array]:
+        image = _normalized(images, chosen, recipe.affine)
+        return eval_step(member.state, {"image": image, "label": images.labels[chosen]})
+
+    results = lax.map(evaluate_batch, index.reshape(-1, EVALUATION_BATCH))
+    return {name: values.reshape(-1) for name, values in results.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The compiled functions of a population, over all its members at once.
+
+    Attributes:
+        create: seeds "member", hyperparameters -> members.
+        start_epoch: members, epoch -> members, orders.
+        advance: members (consumed), orders, images, start, stop -> members.
+        evaluate: members, images, start -> what `eval_step` says of a block of examples.
+        compile_seconds: how long tracing and compiling took.
+    """
+
+    recipe: Recipe
+    create: Callable[..., Member]
+    start_epoch: Callable[..., tuple[Member, Array]]
+    advance: Callable[..., Member]
+    evaluate: Callable[..., dict[str, Array]]
+    compile_seconds: float
+
+
+def compile_program(recipe: Recipe, members: int, images: Images) -> Program:
+    """Compiles a population's functions for a number of members."""
+    began = time.perf_counter()
+    _, height, width, channel = images.pixels.shape
+    shape = (height, width, channel)
+    create = jax.vmap(functools.partial(create_member, recipe, shape))
+    start = jax.vmap(functools.partial(start_epoch, recipe), in_axes=(0, None))
+    advance_all = jax.vmap(functools.partial(advance, recipe), in_axes=(0, 0, None, None, None))
+    evaluate_all = jax.vmap(functools.partial(evaluate_block, recipe), in_axes=(0, None, None))
+
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    seeds = jax.ShapeDtypeStruct((members,), jnp.int32)
+    number = jax.ShapeDtypeStruct((members,), jnp.float32)
+    numbers = jax.tree.map(lambda _: number, Hyperparameters())
+    population = jax.eval_shape(create, seeds, numbers)
+    orders = jax.eval_shape(start, population, index)[1]
+    return Program(
+        recipe,
+        jax.jit(create).lower(seeds, numbers).compile(),
+        jax.jit(start).lower(population, index).compile(),
+        jax.jit(advance_all, donate_argnums=0)
+        .lower(population, orders, images, index, index)
+        .compile(),
+        jax.jit(evaluate_all).lower(population, images, index).compile(),
+        time.perf_counter() - began,
+    )
+
+
+def evaluate(
+    program: Program, members: Member, images: Images, start: int, count: int
+) -> dict[str, np.ndarray]:
+    """What each member says of `count` examples from `start`: exact, each example once.
+
+    Returns:
+        `loss`, `prediction`, `probability`, `error` (whether it is wrong): each "member example".
+    """
+    blocks = [
+        program.evaluate(members, images, np.int32(begin))
+        for begin in range(start, start + count, EVALUATION_BLOCK)
+    ]
+    if not blocks:
+        nothing = np.zeros((members.seed.shape[0], 0))
+        return dict.fromkeys(("loss", "prediction", "probability", "error"), nothing)
+    results = {
+        name: np.concatenate([np.asarray(block[name]) for block in blocks], axis=1)[:, :count]
+        for name in ("loss", "prediction", "probability")
+    }
+    labels = np.asarray(images.labels[start : start + count])
+    return {**results, "error": results["prediction"] != labels}
+
+
+def learning_rates(members: Member) -> np.ndarray:
+    """The scheduled learning rate of each member's next step, shape "member"."""
+    return np.asarray(
+        jax.vmap(lambda member: scheduled_rate(member.state, member.hyperparameters))(members)
+    )
+
+
+def place(images: np.ndarray, labels: np.ndarray) -> Images:
+    """Puts images and labels on the device."""
+    return Images(jnp.asarray(images), jnp.asarray(labels, jnp.int32))
+
+
+def run_epoch(
+    program: Program,
+    members: Member,
+    images: Images,
+    epoch: int,
+    start: int,
+    seconds_per_call: float = 0.5,
+) -> Iterator[tuple[Member, int, float]]:
+    """Trains through an epoch from step `start`, in calls of about `seconds_per_call`.
+
+    Yields:
+        The members, the steps of the epoch done so far, and the seconds this call trained.
+    """
+    fresh, orders = program.start_epoch(members, np.int32(epoch))
+    members = fresh if start == 0 else members
+    steps = program.recipe.steps_per_epoch
+    length = 1
+    while start < steps:
+        stop = min(start + length, steps)
+        began = time.perf_counter()
+        members = program.advance(members, orders, images, np.int32(start), np.int32(stop))
+        jax.block_until_ready(members)
+        seconds = time.perf_counter() - began
+        length = max(1, min(8 * length, int((stop - start) * seconds_per_call / seconds)))
+        start = stop
+        yield members, start, seconds
+
+
+def numbers_of(
+    trials: Sequence[Mapping[str, Any]],
+) -> tuple[Int[Array, "member"], Hyperparameters]:
+    """Seeds and hyperparameters of trials, given their fields, as arrays "member"."""
+    seeds = jnp.asarray([fields["seed"] for fields in trials], jnp.int32)
+    names = [field.name for field in dataclasses.fields(Hyperparameters)]
+    columns = {
+        name: jnp.asarray([fields[name] for fields in trials], jnp.float32) for name in names
+    }
+    return seeds, Hyperparameters(**columns)
