@@ -1,0 +1,45 @@
+"""Every field, its default and its meaning; the other configs say only how they differ.
+
+python main.py --config=configs/base.py --config.activation=tanh
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The fields shared by every config."""
+    config = ConfigDict()
+
+    # Data.
+    config.dataset = "mnist"  # mnist, fashion_mnist, kmnist, cifar10 or mnist_5k
+    config.data_dir = ""  # a folder of IDX files, an .npz or a TFDS folder; empty: fetched
+    config.allow_subset = False  # fall back on 5,000 images of MNIST when it cannot be had
+    config.train_examples = 0  # use the first so many training images; 0: all of them
+    config.validation_examples = 0  # hold out the last so many training images
+    config.normalization = "unit"  # unit (0 to 1), lecun (-0.1 to 1.175), standard (mean 0, std 1)
+
+    # Network.
+    config.activation = "relu"  # relu, tanh, scaled_tanh, sigmoid, identity, gelu, silu, ...
+    config.pooling = "max"  # max, average, subsampling (trainable), stride (a convolution)
+    config.connections = "full"  # s2 to c3: full, or table1 as in the paper
+    config.head = "dense"  # dense (c5, f6, output), gap (global average pooling, output)
+    config.widths = (6, 16, 120, 84)  # maps of c1 and c3, units of c5 and f6
+    config.initialization = "lecun_normal"  # or he_normal, glorot_uniform, torch, uniform_1998
+    config.convolution = "polyphase"  # how it is computed: polyphase (fast), lax (the reference)
+
+    # Training.
+    config.loss = "cross_entropy"
+    config.optimizer = "adam"  # sgd, momentum, adam, adamw
+    config.learning_rate = 2e-3
+    config.momentum = 0.9  # for optimizer=momentum
+    config.weight_decay = 0.0  # an L2 penalty; decoupled for adamw
+    config.schedule = "cosine"  # constant, linear, cosine, warmup_cosine
+    config.batch_size = 128
+    config.num_epochs = 10
+    config.seed = 0  # initial parameters and order of the examples; 0 to 2**31 - 1
+    config.checkpoints_to_keep = 3
+
+    # Several trials: field -> values, and their product is run. From the command line:
+    # --config.sweep.seed='(0,1,2)' is possible where the config declares sweep.seed.
+    config.sweep = ConfigDict()
+    return config

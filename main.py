@@ -1,0 +1,70 @@
+"""Trains LeNets and compares them.
+
+python main.py --config=configs/relu_max.py [--workdir=runs/a] [--config.FIELD=VALUE ...]
+"""
+
+import time
+
+BEGAN = time.time()
+
+import logging  # noqa: E402
+import pathlib  # noqa: E402
+import shlex  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+
+from absl import app, flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
+from ml_collections import ConfigDict, config_flags  # noqa: E402
+
+from lenet import display, experiment, population  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "What to train: a file in configs/.",
+    lock_config=False,
+    accept_new_attributes=True,
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the results go; runs/<the config file's name> if not given."
+)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start over: delete what the workdir holds.")
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with them is said in one line."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the config of the command line."""
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+        if not isinstance(CONFIG.value, ConfigDict):
+            raise ValueError("--config must name a config file, such as configs/relu_max.py")
+        name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        display.show_logs()
+        experiment.cache_compilations()
+        experiment.run(
+            CONFIG.value,
+            name,
+            WORKDIR.value or f"runs/{name}",
+            overwrite=OVERWRITE.value,
+            command=shlex.join(["python", *sys.argv]),
+            began=BEGAN,
+        )
+    except population.StoppedError as stop:
+        logging.getLogger("lenet").info(str(stop))
+        sys.exit(128 + stop.signum)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
