@@ -9,7 +9,6 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +43,7 @@ def subset(monkeypatch, tmp_path):
 @pytest.fixture
 def warnings(monkeypatch):
     messages = []
-    monkeypatch.setattr(logging, "warning", lambda text, *args: messages.append(text % args))
+    monkeypatch.setattr(data.log, "warning", lambda text, *args: messages.append(text % args))
     return messages
 
 
