@@ -1,0 +1,166 @@
+"""Draws a run's report from its workdir: `report.md`, `report.html` and `figures/*.svg`.
+
+    python -m lenet.report --workdir=runs/a
+
+Nothing is read but the workdir's files, and the data set for the pictures of the misclassified
+images. `sections` says what stands in a report, and in which order: a new kind of result is one
+more function in `lenet.templates`.
+"""
+
+import collections
+import json
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags, logging
+from jaxtyping import UInt8
+
+from lenet import data
+from lenet.files import write_atomically
+from lenet.templates import document, many_trials, one_trial, shared
+from lenet.templates.document import Section
+from lenet.templates.run import Run
+
+FILES = ("config.json", "dataset.json", "metrics.jsonl", "summary.json", "predictions.npz")
+SUMMARY_FIELDS = ("dataset", "environment", "timing", "trials", "variants", "models")
+PREDICTIONS = ("trials", "test_labels", "test_predictions", "test_probabilities")
+
+
+def write(workdir: str) -> None:
+    """Draws `report.md`, `report.html` and `figures/*.svg` of a finished run into its workdir.
+
+    Raises:
+        FileNotFoundError: if the workdir lacks a file that a finished run has.
+        ValueError: if one of these files is broken.
+    """
+    run = read(workdir)
+    title = headline(run)
+    drawn = sections(run, load_test_images(run))
+    folder = Path(workdir)
+    texts = {
+        **{f"figures/{plot.name}.svg": plot.svg for plot in document.plots(drawn)},
+        "report.md": document.to_markdown(title, drawn),
+        "report.html": document.to_html(title, drawn),
+    }
+    for name, text in texts.items():
+        content = text.encode()
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
+
+
+def read(workdir: str) -> Run:
+    """What a finished run left in its workdir.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is broken.
+    """
+    folder = Path(workdir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"workdir {workdir} does not exist; name the folder of a run")
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"workdir {workdir} has no {name}; a report needs a run that has finished"
+            )
+    summary = _read_json(folder / "summary.json")
+    for field in SUMMARY_FIELDS:
+        if field not in summary:
+            raise ValueError(f"{folder / 'summary.json'} is broken: it has no field {field!r}")
+    try:
+        with np.load(folder / "predictions.npz", allow_pickle=False) as file:
+            predictions = {name: file[name] for name in PREDICTIONS}
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{folder / 'predictions.npz'} is broken: {error}") from error
+    return Run(
+        config=_read_json(folder / "config.json"),
+        dataset=_read_json(folder / "dataset.json"),
+        summary=summary,
+        metrics=_read_metrics(folder / "metrics.jsonl"),
+        trials=tuple(str(trial) for trial in predictions["trials"]),
+        test_labels=predictions["test_labels"],
+        test_predictions=predictions["test_predictions"],
+        test_probabilities=predictions["test_probabilities"],
+    )
+
+
+def load_test_images(run: Run) -> UInt8[np.ndarray, "test height width channel"] | str:
+    """The run's test images, without padding, or a sentence that says why there are none."""
+    try:
+        loaded = data.load(
+            run.config["dataset"],
+            run.config.get("data_dir") or None,
+            allow_subset=bool(run.config.get("allow_subset")),
+        )
+    except (OSError, ValueError) as error:
+        return f"The data set could not be loaded again: {error}."
+    if loaded.sha256 != run.dataset["sha256"]:
+        return (
+            f"What is loaded for {run.dataset['name']} now is not what the run used: its sha256 "
+            f"is {loaded.sha256[:16]}, not {run.dataset['sha256'][:16]}."
+        )
+    return loaded.test_images
+
+
+def headline(run: Run) -> str:
+    """The report's title: what was trained on what, and what came out."""
+    return (one_trial if len(run.summary["trials"]) == 1 else many_trials).headline(run)
+
+
+def sections(
+    run: Run, images: UInt8[np.ndarray, "test height width channel"] | str
+) -> tuple[Section, ...]:
+    """The whole report; `images` are the test images, or the reason why there are none."""
+    results: tuple[Section, ...]
+    if len(run.summary["trials"]) == 1:
+        results = (one_trial.overview(run), one_trial.learning(run))
+    else:
+        results = (many_trials.overview(run), many_trials.errors(run), many_trials.learning(run))
+    return (
+        *results,
+        *(shared.mistakes(run, trial, images) for trial in shared.representatives(run)),
+        shared.models(run),
+        shared.timing(run),
+        shared.reproduce(run),
+    )
+
+
+def _read_json(path: Path) -> Any:
+    return _parse_json(path, path.read_text("utf-8"))
+
+
+def _parse_json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is broken: {error}") from error
+
+
+def _read_metrics(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    """Of each trial its lines by epoch; of an epoch that was trained twice, the later one."""
+    lines: dict[str, dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
+    for text in path.read_text("utf-8").splitlines():
+        line = _parse_json(path, text)
+        lines[line["trial"]][line["epoch"]] = line
+    return {trial: [epochs[epoch] for epoch in sorted(epochs)] for trial, epochs in lines.items()}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draws the report of the run in `--workdir` again."""
+    workdir = flags.FLAGS.workdir
+    if not workdir or argv[1:]:
+        sys.exit("usage: python -m lenet.report --workdir=FOLDER, the folder of a finished run")
+    try:
+        write(workdir)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    print(Path(workdir) / "report.html")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "The folder of a finished run.")
+    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
+    app.run(main)

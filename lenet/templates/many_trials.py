@@ -1,0 +1,210 @@
+"""What a report says of a run with several trials: variants, and each of them with its seeds."""
+
+import numpy as np
+
+from lenet import figures
+from lenet.templates import shared
+from lenet.templates.document import Facts, Plot, Row, Section, Table, Text, plot
+from lenet.templates.run import (
+    Fields,
+    Run,
+    diverged,
+    duration,
+    number,
+    percent,
+    plural,
+    sentence,
+)
+
+
+def headline(run: Run) -> str:
+    """The title."""
+    trials, variants = run.summary["trials"], run.summary["variants"]
+    outcome = f"{plural(len(variants), 'variant')}, {plural(len(trials), 'trial')}"
+    if len(variants) == 1 and variants[0]["test_error_mean"] is not None:
+        mean = percent(variants[0]["test_error_mean"])
+        outcome = f"{mean} mean test error over {plural(variants[0]['n'], 'seed')}"
+    return f"LeNet on {run.dataset_title}: {outcome}"
+
+
+def overview(run: Run) -> Section:
+    """A sentence a variant, and what the numbers mean."""
+    trials, variants = run.summary["trials"], run.summary["variants"]
+    lost = sum(diverged(trial) for trial in trials)
+    facts = [(str(len(variants)), "variants")] if len(variants) > 1 else []
+    facts.append((str(len(trials)), "trials"))
+    best = _best(run)
+    if best is not None:
+        lowest = (
+            "mean test error" if len(variants) == 1 else f"lowest mean test error: {best['name']}"
+        )
+        facts.insert(0, (percent(best["test_error_mean"]), lowest))
+    facts.append((duration(run.summary["timing"]["train_seconds"]), "of training, all trials"))
+    if lost:
+        facts.append((str(lost), "diverged"))
+    meaning = (
+        f"Every error is the share of all {run.dataset['test_examples']:,} test images after the "
+        "trial's last epoch; no better epoch was picked. Intervals are 95 % intervals of the mean "
+        "over seeds."
+    )
+    if len(variants) > 1:
+        meaning += (
+            " Whether two variants differ is not decided by which mean is lower, nor by whether "
+            "their intervals overlap."
+        )
+    return Section(
+        "Result",
+        (
+            *shared.notices(run),
+            Facts(tuple(facts)),
+            *(Text(f"{_bold_name(sentence(run.summary, variant))}.") for variant in variants),
+            Text(meaning),
+            Text(shared.dataset_sentence(run)),
+        ),
+    )
+
+
+def errors(run: Run) -> Section:
+    """The final test error of every trial."""
+    rows = [
+        figures.ErrorsOfVariant(
+            label=variant["name"],
+            errors=tuple(
+                trial["test_error"]
+                for trial in run.trials_of(variant["name"])
+                if not diverged(trial)
+            ),
+            mean=variant["test_error_mean"],
+            interval=_pair(variant["test_error_ci95"]),
+            diverged=variant["diverged"],
+        )
+        for variant in run.summary["variants"]
+    ]
+    best = _best(run)
+    if best is None:
+        title = "Every trial diverged"
+    elif len(rows) == 1:
+        title = f"Mean test error {percent(best['test_error_mean'])}"
+    else:
+        title = f"{best['name']} has the lowest mean test error: {percent(best['test_error_mean'])}"
+    fields = ("train_error", "validation_error", "test_error")
+    table = tuple(
+        (
+            trial["variant"],
+            str(trial["seed"]),
+            trial["status"],
+            str(trial["epochs"]),
+            *(percent(None if diverged(trial) else trial[field]) for field in fields),
+            number(None if diverged(trial) else trial["test_loss"]),
+        )
+        for trial in run.summary["trials"]
+    )
+    return Section(
+        "Test error of every trial",
+        (
+            plot(
+                "test_error",
+                figures.errors_by_variant(rows, title=title),
+                f"Test error of every trial. {title}.",
+                "Dots: the test error of each seed. Diamond and bar under them: their mean and "
+                "its 95 % interval. Trials that diverged have no error; they are counted at the "
+                "right.",
+            ),
+            Table(
+                (
+                    "variant",
+                    "seed",
+                    "status",
+                    "epochs",
+                    "training error",
+                    "validation error",
+                    "test error",
+                    "test loss",
+                ),
+                table,
+            ),
+        ),
+    )
+
+
+def learning(run: Run) -> Section:
+    """Test error and training loss against epochs, a line a variant with a band over its seeds."""
+    text = (
+        "The line is the mean over the seeds that finished, the band goes from the lowest to the "
+        "highest of them. The training loss is measured on the fly, while the weights still "
+        "change; the test error at the end of each epoch."
+    )
+    lost = [
+        f"{trial['variant']} with seed {trial['seed']} (in epoch "
+        f"{run.epoch_of_divergence(trial['id'])})"
+        for trial in run.summary["trials"]
+        if diverged(trial)
+    ]
+    if lost:
+        text += f" Diverged, and not in these curves: {', '.join(lost)}."
+    return Section(
+        "Learning curves",
+        (
+            Row(
+                (
+                    _curves(run, "test_error", "test error", True),
+                    _curves(run, "train_loss", "training loss", False),
+                )
+            ),
+            Text(text),
+        ),
+    )
+
+
+def _curves(run: Run, field: str, what: str, as_percent: bool) -> Plot:
+    names = [variant["name"] for variant in run.summary["variants"]]
+    found = [curve for name in names if (curve := _curve(run, name, field)) is not None]
+    if not found:
+        title = "Every trial diverged"
+    else:
+        lowest = min(found, key=lambda curve: float(curve.values[-1]))
+        end = float(lowest.values[-1])
+        value = percent(end) if as_percent else number(end)
+        title = (
+            f"Mean {what} {value} at the end"
+            if len(found) == 1
+            else f"Lowest {what} at the end: {lowest.label}, {value}"
+        )
+    figure = figures.learning_curves(found, title=title, ylabel=what, percent=as_percent)
+    alternative = f"The {what} against epochs, a line a variant. {title}."
+    return plot(f"learning_curves_{field}", figure, alternative, f"Mean {what} against epochs.")
+
+
+def _curve(run: Run, variant: str, field: str) -> figures.Curve | None:
+    finished = [
+        trial["id"]
+        for trial in run.trials_of(variant)
+        if not diverged(trial) and run.metrics.get(trial["id"])
+    ]
+    if not finished:
+        return None
+    length = min(len(run.metrics[trial]) for trial in finished)
+    values = np.stack([run.values(trial, field)[:length] for trial in finished])
+    return figures.Curve(
+        variant,
+        np.array([line["epoch"] for line in run.metrics[finished[0]][:length]], int),
+        values.mean(0),
+        values.min(0) if len(finished) > 1 else None,
+        values.max(0) if len(finished) > 1 else None,
+    )
+
+
+def _best(run: Run) -> Fields | None:
+    finished = [
+        variant for variant in run.summary["variants"] if variant["test_error_mean"] is not None
+    ]
+    return min(finished, key=lambda variant: variant["test_error_mean"], default=None)
+
+
+def _pair(interval: list[float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])
+
+
+def _bold_name(text: str) -> str:
+    name, colon, rest = text.partition(": ")
+    return f"**{name}**{colon}{rest}"

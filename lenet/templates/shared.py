@@ -1,0 +1,245 @@
+"""What every report says: what is got wrong, the models, the time, how to reproduce it."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from lenet import figures
+from lenet.templates.document import Block, Code, Details, Notice, Section, Table, Text, plot
+from lenet.templates.run import MISSING, Fields, Run, diverged, file_name, percent, plural
+
+MAX_DRAWN_MISTAKES = 400
+ON_THE_FLY = (
+    "The training curves are measured on the fly, while the weights still change, so each of "
+    "their points is a mean over an epoch; the others are measured at the end of each epoch."
+)
+TIMES = {
+    "total_seconds": "from the command to the summary",
+    "first_step_seconds": "from the command to the first training step",
+    "compile_seconds": "compiling",
+    "train_seconds": "training, without compiling and evaluating",
+    "seconds_per_trial_epoch": "training, per trial and epoch",
+}
+
+
+def notices(run: Run) -> tuple[Notice, ...]:
+    """What a reader must know before they compare the numbers with others."""
+    sizes = f"{run.dataset['train_examples']:,} training and {run.dataset['test_examples']:,} test"
+    found = []
+    if run.dataset["name"] == "mnist_5k":
+        found.append(
+            f"**Not MNIST, but a subset of it**: this run used `mnist_5k`, {sizes} images out of "
+            "70,000. Its errors must not be compared with those published for MNIST."
+        )
+    if run.config.get("train_examples"):
+        found.append(
+            "**Trained on a part of the data**: the first "
+            f"{plural(run.config['train_examples'], 'training image')} (`train_examples`)."
+        )
+    return tuple(Notice(text) for text in found)
+
+
+def dataset_sentence(run: Run) -> str:
+    """How many images of what, and where they came from."""
+    dataset = run.dataset
+    return (
+        f"Data: {run.dataset_title}, {dataset['train_examples']:,} training, "
+        f"{dataset['validation_examples']:,} validation and {dataset['test_examples']:,} test "
+        f"images, from {dataset['source']} (sha256 `{dataset['sha256'][:16]}`)."
+    )
+
+
+def confusion_counts(
+    labels: Int[np.ndarray, " test"], predictions: Int[np.ndarray, " test"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """How many images of each true class (row) were given each class (column)."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def drawn_mistakes(
+    labels: Int[np.ndarray, " test"],
+    predictions: Int[np.ndarray, " test"],
+    probabilities: Float[np.ndarray, " test"],
+) -> Int[np.ndarray, " mistakes"]:
+    """The test images to draw: every mistake, or the `MAX_DRAWN_MISTAKES` most confident ones.
+
+    They are ordered by true class, and within it from the most to the least confident.
+    """
+    mistakes = np.flatnonzero(labels != predictions)
+    mistakes = mistakes[np.argsort(-probabilities[mistakes], kind="stable")][:MAX_DRAWN_MISTAKES]
+    return mistakes[np.argsort(labels[mistakes], kind="stable")]
+
+
+def representatives(run: Run) -> tuple[Fields, ...]:
+    """Of each variant, the first trial that did not diverge."""
+    first: dict[str, Fields] = {}
+    for trial in run.summary["trials"]:
+        if not diverged(trial) and trial["id"] in run.trials:
+            first.setdefault(trial["variant"], trial)
+    return tuple(first.values())
+
+
+def mistakes(
+    run: Run,
+    trial: Fields,
+    images: UInt8[np.ndarray, "test height width channel"] | str,
+) -> Section:
+    """One trial's confusion matrix and every test image that it misclassifies.
+
+    Args:
+        run: the run.
+        trial: one of the summary's trials.
+        images: the test images, or the reason why there are none.
+    """
+    several = len(run.summary["trials"]) > 1
+    suffix = f"_{file_name(trial['variant'])}" if several else ""
+    row = run.trials.index(trial["id"])
+    labels, predictions = run.test_labels, run.test_predictions[row]
+    names = run.dataset["class_names"]
+    counts = confusion_counts(labels, predictions, len(names))
+    wrong = int((labels != predictions).sum())
+    title = _most_frequent_mistake(counts, names)
+    blocks: list[Block] = [
+        plot(
+            f"confusion{suffix}",
+            figures.confusion_matrix(counts, names, title=title),
+            f"Confusion matrix. {title}.",
+            "Counts of test images, a row a true class, a column a predicted one. The stronger "
+            "the colour of a cell off the diagonal, the more frequent the mistake.",
+        )
+    ]
+    if not wrong:
+        blocks.append(Text("No test image is misclassified."))
+    elif isinstance(images, str):
+        blocks.append(Notice(f"**The misclassified images are not drawn.** {images}"))
+    else:
+        drawn = drawn_mistakes(labels, predictions, run.test_probabilities[row])
+        between = "" if max(map(len, names)) <= 2 else "\n"
+        captions = [
+            f"{names[labels[index]]}{between}→{names[predictions[index]]} "
+            f"{100 * run.test_probabilities[row, index]:.0f} %"
+            for index in drawn
+        ]
+        title = f"{wrong:,} of {len(labels):,} test images are misclassified"
+        caption = "Every misclassified test image"
+        if wrong > len(drawn):
+            title += f"; here the {len(drawn)} most confidently"
+            caption = (
+                f"The {len(drawn)} mistakes of {wrong:,} that the network was most confident of; "
+                "the others are not drawn"
+            )
+        blocks.append(
+            plot(
+                f"misclassified{suffix}",
+                figures.image_grid(images[drawn], captions, title=title),
+                f"A grid of images. {title}.",
+                f"{caption}. Under each its label, then what the network takes it for, with the "
+                "probability it gives that. Ordered by label, the most confident mistakes first.",
+                wide=True,
+                paper=images.shape[-1] == 1,
+            )
+        )
+    if not several:
+        return Section("What it gets wrong", tuple(blocks))
+    heading = f"What {trial['variant']} gets wrong, with seed {trial['seed']}"
+    if len(run.summary["variants"]) == 1:
+        return Section(heading, tuple(blocks))
+    folded = Details(f"{plural(wrong, 'mistake')}, as a matrix and one by one", tuple(blocks))
+    return Section(heading, (folded,))
+
+
+def models(run: Run) -> Section:
+    """What the networks are made of; variants that share their numbers share a table."""
+    different: dict[str, tuple[Fields, list[str]]] = {}
+    for variant, model in run.summary["models"].items():
+        different.setdefault(json.dumps(model, sort_keys=True), (model, []))[1].append(variant)
+    counts = ("parameters", "connections", "multiply_adds")
+    blocks: list[Block] = []
+    for model, variants in different.values():
+        if len(different) > 1:
+            blocks.append(Text(f"**{', '.join(variants)}**"))
+        known = [count for count in counts if count in model]
+        rows = [
+            (
+                layer["name"],
+                "x".join(map(str, layer["output_shape"])),
+                str(layer["receptive_field"] or MISSING),
+                *(f"{layer[count]:,}" for count in known),
+            )
+            for layer in model["layers"]
+        ]
+        total = ("total", "", "", *(f"{model[count]:,}" for count in known))
+        headings = [count.replace("_", "-") for count in known]
+        blocks += [
+            Table(("layer", "output", "receptive field", *headings), (*rows, total)),
+            Text(
+                f"{percent(model['fully_connected_share'], 1)} of the parameters belong to fully "
+                "connected layers. All counts are those of one image, forward; a receptive field "
+                "is the side of the square of pixels that one unit sees."
+            ),
+        ]
+    return Section("Model", tuple(blocks))
+
+
+def timing(run: Run) -> Section:
+    """How long it took, and on what."""
+    seconds = run.summary["timing"]
+    times = tuple(
+        (what, f"{seconds[field]:,.2f}")
+        for field, what in TIMES.items()
+        if seconds.get(field) is not None
+    )
+    environment = tuple(
+        (field.replace("_", " "), str(value)) for field, value in run.summary["environment"].items()
+    )
+    return Section(
+        "Time and environment",
+        (Table(("time", "seconds"), times), Table(("environment", ""), environment)),
+    )
+
+
+def reproduce(run: Run) -> Section:
+    """The command and the config."""
+    command, config_file = run.summary.get("command"), run.config.get("config_file")
+    blocks: list[Block] = []
+    if command:
+        blocks.append(Code(command, "sh"))
+    elif config_file:
+        blocks += [
+            Code(f"python main.py --config={config_file}", "sh"),
+            Text(
+                "Fields of the config that this file does not set were given on the command line."
+            ),
+        ]
+    return Section(
+        "How to reproduce",
+        (
+            *blocks,
+            Text(
+                "Initial weights and the order of the images follow from the seed: the same "
+                "config gives the same numbers on the same kind of device with the same versions."
+            ),
+            Details(
+                "The resolved config",
+                (Code(json.dumps(run.config, indent=2, ensure_ascii=False), "json"),),
+            ),
+        ),
+    )
+
+
+def _most_frequent_mistake(counts: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
+    wrong = counts - np.diag(np.diag(counts))
+    most = int(wrong.max())
+    if not most:
+        return "No mistakes"
+    pairs = np.argwhere(wrong == most)
+    if len(pairs) > 1:
+        return f"No mistake is made more than {plural(most, 'time')}"
+    true, predicted = pairs[0]
+    return (
+        f"Most frequent mistake: {names[true]} taken for {names[predicted]}, {plural(most, 'time')}"
+    )
