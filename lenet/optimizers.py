@@ -6,13 +6,14 @@ population, and the optimizer's state holds no copy of them.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-Scalar = float | Float[Array, ""]
+Scalar = int | float | Float[Array, ""]
 
 
 class Hyperparameters(flax.struct.PyTreeNode):
@@ -25,9 +26,10 @@ class Hyperparameters(flax.struct.PyTreeNode):
             `adamw`, where it is decoupled (Loshchilov and Hutter 2019).
     """
 
-    learning_rate: Scalar = 1e-3
-    momentum: Scalar = 0.9
-    weight_decay: Scalar = 0.0
+    # Any, since under vmap and in jax.eval_shape the leaves are no scalars.
+    learning_rate: Any = 1e-3
+    momentum: Any = 0.9
+    weight_decay: Any = 0.0
 
 
 def _sgd(rate: Scalar, numbers: Hyperparameters) -> optax.GradientTransformation:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 from lenet import data as datasets
 from lenet.model import LeNet
@@ -55,10 +55,15 @@ class Recipe:
 
 
 class Images(flax.struct.PyTreeNode):
-    """Every image of a data set on the device: training, then validation, then test."""
+    """Every image of a data set on the device: training, then validation, then test.
 
-    pixels: UInt8[Array, "example height width channel"]
-    labels: Int[Array, "example"]
+    Attributes:
+        pixels: UInt8[Array, "example height width channel"].
+        labels: Int[Array, "example"].
+    """
+
+    pixels: Any
+    labels: Any
 
 
 class Member(flax.struct.PyTreeNode):
@@ -66,21 +71,23 @@ class Member(flax.struct.PyTreeNode):
 
     Attributes:
         state: the model.
-        seed: source of all its randomness.
+        seed: source of all its randomness, Int[Array, ""].
         hyperparameters: its traced numbers.
-        diverged: whether its loss has been infinite or NaN; it is frozen from then on.
-        loss: sum of the loss over the examples of the running epoch, as they were presented.
-        errors: number of them misclassified.
-        examples: number of them.
+        diverged: whether its loss has been infinite or NaN, Bool[Array, ""]; it is frozen from
+            then on.
+        loss: sum of the loss over the examples of the running epoch, as they were presented,
+            Float[Array, ""].
+        errors: number of them misclassified, Float[Array, ""].
+        examples: number of them, Float[Array, ""].
     """
 
     state: TrainState
-    seed: Int[Array, ""]
+    seed: Any
     hyperparameters: Hyperparameters
-    diverged: Bool[Array, ""]
-    loss: Float[Array, ""]
-    errors: Float[Array, ""]
-    examples: Float[Array, ""]
+    diverged: Any
+    loss: Any
+    errors: Any
+    examples: Any
 
 
 def stream_key(seed: Int[Array, ""], stream: int, counter: int | Int[Array, ""]) -> Key[Array, ""]:

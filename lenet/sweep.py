@@ -40,7 +40,7 @@ def _one_of(choices: Mapping[str, Any]) -> Check:
     return lambda field, value: lookup(choices, value, field) and None
 
 
-def _number(kind: type, least: float, below: float = math.inf) -> Check:
+def _number(kind: type, least: int | float, below: int | float = math.inf) -> Check:
     def check(field: str, value: Any) -> None:
         right = isinstance(value, int | float) and not isinstance(value, bool)
         if kind is int:

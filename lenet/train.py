@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from lenet.losses import LOSSES
 from lenet.model import LeNet, init_params
@@ -26,7 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
     """A model in training.
 
     Attributes:
-        step: updates made so far.
+        step: updates made so far, Int[Array, ""].
         params: the model's parameters.
         opt_state: the optimizer's state.
         model: the network (static).
@@ -36,7 +36,8 @@ class TrainState(flax.struct.PyTreeNode):
         total_steps: updates in the whole training, the schedule's length (static).
     """
 
-    step: Int[Array, ""]
+    # Any, since under vmap and in jax.eval_shape the leaves are no arrays of these shapes.
+    step: Any
     params: Any
     opt_state: Any
     model: LeNet = flax.struct.field(pytree_node=False)

@@ -1,0 +1,174 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lenet import data, program
+from lenet.model import LeNet
+from lenet.program import Recipe
+
+TRAIN, TEST = 203, 61
+AFFINE = data.Affine((1 / 255,), (0.0,))
+RECIPE = Recipe(
+    model=LeNet(activation="tanh"),
+    optimizer="adam",
+    schedule="cosine",
+    loss="cross_entropy",
+    batch_size=16,
+    num_epochs=2,
+    train_examples=TRAIN,
+    affine=AFFINE,
+)
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    """The middle 16x16 pixels of real digits: small, and yet to be learned."""
+    pixels = np.concatenate([digits.train_images[:TRAIN], digits.test_images[:TEST]])
+    labels = np.concatenate([digits.train_labels[:TRAIN], digits.test_labels[:TEST]])
+    return program.place(pixels[:, 6:22, 6:22], labels)
+
+
+def fields(seed=0, learning_rate=1e-3):
+    return {"seed": seed, "learning_rate": learning_rate, "momentum": 0.9, "weight_decay": 0.0}
+
+
+def trained(images, trials, recipe=RECIPE, epochs=1, seconds_per_call=0.5):
+    compiled = program.compile_program(recipe, len(trials), images)
+    members = compiled.create(*program.numbers_of(trials))
+    for epoch in range(epochs):
+        for advanced, _, _ in program.run_epoch(
+            compiled, members, images, epoch, 0, seconds_per_call
+        ):
+            members = advanced
+    return compiled, members
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(a, b, tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=tolerance)
+
+
+def orders(seed, epochs):
+    member = program.create_member(RECIPE, (16, 16, 1), jnp.int32(seed), program.Hyperparameters())
+    return [
+        np.asarray(program.start_epoch(RECIPE, member, jnp.int32(epoch))[1]) for epoch in epochs
+    ]
+
+
+def test_an_epoch_presents_every_example_once():
+    (order,) = orders(0, [0])
+    assert order.shape == (13, 16)
+    assert sorted(order[order >= 0]) == list(range(TRAIN))
+    assert (order.ravel()[TRAIN:] == -1).all()
+
+
+def test_each_seed_and_each_epoch_has_its_own_order_and_always_the_same():
+    first, second = orders(0, [0, 1])
+    (other,) = orders(1, [0])
+    (again,) = orders(0, [0])
+    assert (first != second).any()
+    assert (first != other).any()
+    np.testing.assert_array_equal(first, again)
+
+
+def test_the_sums_of_an_epoch_count_every_example(images):
+    _, members = trained(images, [fields()])
+    assert members.examples.tolist() == [TRAIN]
+    assert 0 < members.errors[0] <= TRAIN
+
+
+def test_training_lowers_the_loss(images):
+    compiled, members = trained(images, [fields(learning_rate=3e-3)], epochs=2)
+    fresh = compiled.create(*program.numbers_of([fields()]))
+    before, after = (
+        program.evaluate(compiled, each, images, 0, TRAIN)["loss"].mean()
+        for each in (fresh, members)
+    )
+    assert after < 0.7 * before
+
+
+def test_where_an_epoch_is_cut_changes_no_bit(images):
+    whole = trained(images, [fields()], seconds_per_call=1e9)[1]
+    stepwise = trained(images, [fields()], seconds_per_call=0.0)[1]
+    assert bits(whole) == bits(stepwise)
+
+
+def test_an_epoch_taken_up_in_the_middle_ends_the_same(images):
+    compiled, expected = trained(images, [fields()])
+    members = compiled.create(*program.numbers_of([fields()]))
+    for advanced, step, _ in program.run_epoch(compiled, members, images, 0, 0, 0.0):
+        members = advanced
+        if step == 5:
+            break
+    for advanced, _, _ in program.run_epoch(compiled, members, images, 0, 5):
+        members = advanced
+    assert bits(members) == bits(expected)
+
+
+def test_a_member_trains_as_it_does_alone(images):
+    trials = [fields(0, 1e-3), fields(1, 1e-2), fields(2, 1e-4)]
+    together = trained(images, trials)[1]
+    for index, trial in enumerate(trials):
+        alone = trained(images, [trial])[1]
+        member = jax.tree.map(lambda leaf, index=index: leaf[index : index + 1], together)
+        assert_close(member.state.params, alone.state.params, 2e-4)
+
+
+def test_a_diverging_neighbour_is_frozen_and_changes_no_bit(images):
+    recipe = dataclasses.replace(RECIPE, optimizer="sgd", model=LeNet(activation="relu"))
+    calm = trained(images, [fields(0, 0.01), fields(1, 0.01)], recipe)[1]
+    beside = trained(images, [fields(0, 0.01), fields(1, 1e8)], recipe)[1]
+    assert calm.diverged.tolist() == [False, False]
+    assert beside.diverged.tolist() == [False, True]
+    assert bits(jax.tree.map(lambda leaf: leaf[0], calm)) == bits(
+        jax.tree.map(lambda leaf: leaf[0], beside)
+    )
+    assert beside.state.step[1] < beside.state.step[0] == RECIPE.steps_per_epoch
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, TRAIN), (TRAIN, TEST), (10, 1), (5, 0)])
+def test_evaluation_is_exact_for_any_number_of_examples(images, monkeypatch, start, count):
+    monkeypatch.setattr(program, "EVALUATION_BATCH", 20)
+    monkeypatch.setattr(program, "EVALUATION_BLOCK", 40)
+    compiled = program.compile_program(RECIPE, 2, images)
+    members = compiled.create(*program.numbers_of([fields(0), fields(1)]))
+    found = program.evaluate(compiled, members, images, start, count)
+    assert found["error"].shape == (2, count)
+    pixels = np.asarray(images.pixels[start : start + count], np.float32) / 255
+    for index in range(2 if count else 0):
+        params = jax.tree.map(lambda leaf, index=index: leaf[index], members.state.params)
+        logits = np.asarray(RECIPE.model.apply({"params": params}, jnp.asarray(pixels)))
+        np.testing.assert_array_equal(found["prediction"][index], logits.argmax(axis=1))
+        labels = np.asarray(images.labels[start : start + count])
+        assert found["error"][index].sum() == (logits.argmax(axis=1) != labels).sum()
+
+
+def test_rates_are_traced_so_other_rates_need_no_new_program(images):
+    compiled = program.compile_program(RECIPE, 1, images)
+    results = []
+    for rate in (1e-3, 1e-2):
+        members = compiled.create(*program.numbers_of([fields(0, rate)]))
+        for advanced, _, _ in program.run_epoch(compiled, members, images, 0, 0):
+            members = advanced
+        results.append(bits(members.state.params))
+    assert results[0] != results[1]
+
+
+def test_the_same_seed_starts_two_variants_alike():
+    a, b = (
+        program.create_member(
+            dataclasses.replace(RECIPE, model=LeNet(activation=name)),
+            (16, 16, 1),
+            jnp.int32(3),
+            program.Hyperparameters(),
+        )
+        for name in ("tanh", "relu")
+    )
+    assert bits(a.state.params) == bits(b.state.params)
