@@ -37,7 +37,7 @@ def parse(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: --config: {' '.join(str(error.args[0]).split())}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -45,9 +45,15 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        if not isinstance(CONFIG.value, ConfigDict):
+        if CONFIG.value is None:
             raise ValueError("--config must name a config file, such as configs/relu_max.py")
-        name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+        path = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+        if not path.is_file():
+            there = ", ".join(str(known) for known in sorted(path.parent.glob("*.py")))
+            raise ValueError(f"--config={path} is no file; there are: {there or 'none'}")
+        if not isinstance(CONFIG.value, ConfigDict):
+            raise ValueError(f"--config={path} is no config file: it defines no get_config()")
+        name = path.stem
         absl_logging.set_verbosity(absl_logging.WARNING)
         display.show_logs()
         experiment.cache_compilations()

@@ -19,6 +19,7 @@ from lenet import model as models
 from lenet.files import write_atomically
 from lenet.statistics import mean_interval
 from lenet.sweep import Population, Trial
+from lenet.templates.run import sentence
 
 log = logging.getLogger(__name__)
 
@@ -63,37 +64,56 @@ def run(
     began = time.time() if began is None else began
     trials = sweep.resolve(config, name)
     folder = Path(workdir_path)
-    with workdir.claimed(folder, config, overwrite), population.stop_signals() as stopped:
-        return _run(config, trials, folder, command, began, stopped)
+    with (
+        workdir.claimed(folder, config, overwrite) as begin,
+        population.stop_signals() as stopped,
+    ):
+        dataset, affine = _load(config)
+        summaries = {
+            trial.variant: models.summarize(
+                models.create(trial.config, dataset.num_classes), _image_shape(dataset)
+            )
+            for trial in trials
+        }
+        begin()
+        return _run(config, trials, dataset, affine, summaries, folder, command, began, stopped)
 
 
-def _run(
-    config: ConfigDict,
-    trials: tuple[Trial, ...],
-    folder: Path,
-    command: str,
-    began: float,
-    stopped: Callable[[], int],
-) -> dict[str, Any]:
+def _load(config: ConfigDict) -> tuple[datasets.Dataset, datasets.Affine]:
     loaded = datasets.load(
         config.dataset, config.data_dir or None, allow_subset=config.allow_subset
     )
     affine = datasets.normalization(config.normalization, loaded.train_images)
     dataset = datasets.split(loaded, config.train_examples, config.validation_examples)
-    described = _describe(dataset, affine)
-    workdir.write_json(folder / "dataset.json", described)
-    counts = [described[f"{part}_examples"] for part in ("train", "validation", "test")]
     log.info(
         "%s from %s: %s training, %s validation, %s test images",
         dataset.name,
         dataset.source,
-        *(f"{count:,}" for count in counts),
+        f"{len(dataset.train_labels):,}",
+        f"{len(dataset.validation_labels):,}",
+        f"{len(dataset.test_labels):,}",
     )
-    shape = tuple(described["image_shape"])
-    summaries = {
-        trial.variant: models.summarize(models.create(trial.config, dataset.num_classes), shape)
-        for trial in trials
-    }
+    return dataset, affine
+
+
+def _image_shape(dataset: datasets.Dataset) -> tuple[int, int, int]:
+    height, width, channel = datasets.pad(dataset.train_images[:1]).shape[1:]
+    return height, width, channel
+
+
+def _run(
+    config: ConfigDict,
+    trials: tuple[Trial, ...],
+    dataset: datasets.Dataset,
+    affine: datasets.Affine,
+    summaries: dict[str, models.ModelSummary],
+    folder: Path,
+    command: str,
+    began: float,
+    stopped: Callable[[], int],
+) -> dict[str, Any]:
+    described = _describe(dataset, affine)
+    workdir.write_json(folder / "dataset.json", described)
     for variant, model_summary in summaries.items():
         display.CONSOLE.print(display.model_table(variant, model_summary))
 
@@ -124,22 +144,9 @@ def _run(
     workdir.write_json(folder / "summary.json", summary)
     report.write(str(folder))
     for variant in summary["variants"]:
-        log.info(_sentence(variant, described["test_examples"]))
+        log.info(sentence(summary, variant))
     log.info("report: %s", folder / "report.html")
     return summary
-
-
-def _sentence(variant: dict[str, Any], images: int) -> str:
-    name, mean, count = variant["name"], variant["test_error_mean"], variant["n"]
-    lost = f", {variant['diverged']} diverged" if variant["diverged"] else ""
-    if mean is None:
-        return f"{name}: every trial diverged"
-    what = f"{name}: test error {100 * mean:.2f} % of {images:,} images at the last epoch"
-    if count == 1:
-        return f"{what}, one seed{lost}"
-    low, high = variant["test_error_ci95"]
-    interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f} %"
-    return f"{what}, mean of {count} seeds, {interval}{lost}"
 
 
 def _place(dataset: datasets.Dataset) -> tuple[program.Images, population.Parts]:
@@ -177,7 +184,7 @@ def _describe(dataset: datasets.Dataset, affine: datasets.Affine) -> dict[str, A
         "test_examples": len(dataset.test_labels),
         "class_names": list(dataset.class_names),
         "native_shape": list(dataset.train_images.shape[1:]),
-        "image_shape": list(datasets.pad(dataset.train_images[:1]).shape[1:]),
+        "image_shape": list(_image_shape(dataset)),
         "normalization": {"scale": list(affine.scale), "offset": list(affine.offset)},
     }
 

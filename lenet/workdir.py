@@ -14,6 +14,8 @@ from lenet.files import write_atomically
 
 Line = dict[str, Any]
 
+LOCK = ".lock"
+
 SCALARS = (
     "learning_rate",
     "train_loss",
@@ -30,44 +32,61 @@ class WorkdirError(ValueError):
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, config: ConfigDict, overwrite: bool) -> Iterator[None]:
+def claimed(folder: Path, config: ConfigDict, overwrite: bool) -> Iterator[Callable[[], None]]:
     """Makes the workdir this config's and, while the context lasts, this process's own.
 
     Args:
         folder: the workdir, made if need be.
-        config: written to `config.json`, or compared with what is there.
-        overwrite: delete what an earlier run left.
+        config: compared with what is in `config.json`, if it is there.
+        overwrite: whether another run's results may be deleted.
+
+    Yields:
+        A function to be called when the work begins: it deletes what is to be overwritten and
+        writes `config.json`. Without that call nothing has changed when the context ends.
 
     Raises:
         WorkdirError: if it belongs to another config, another process or no run at all.
     """
     wanted = json.loads(config.to_json_best_effort())
+    held = folder / "config.json"
     if folder.exists() and not folder.is_dir():
         raise WorkdirError(f"workdir {folder} is a file; name a folder")
-    held = folder / "config.json"
-    others = [] if not folder.is_dir() else [p for p in folder.iterdir() if p.name != ".lock"]
-    if others and not held.is_file():
+    existed = folder.is_dir()
+    if existed and not held.is_file() and any(path.name != LOCK for path in folder.iterdir()):
         raise WorkdirError(
             f"workdir {folder} holds files but no run (there is no config.json); name another"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+
+    def begin() -> None:
+        if overwrite:
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK:
+                    entry.unlink()
+        write_json(held, wanted)
+
+    with open(folder / LOCK, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WorkdirError(f"workdir {folder} is in use by another run") from error
-        if held.is_file() and overwrite:
-            for entry in folder.iterdir():
-                if entry.name != ".lock":
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        if held.is_file():
-            _check_same(json.loads(held.read_text()), wanted, folder)
-        else:
-            write_json(held, wanted)
-        yield
+        if held.is_file() and not overwrite:
+            _check_same(held, wanted)
+        try:
+            yield begin
+        finally:
+            if not existed and not held.is_file():
+                (folder / LOCK).unlink()
+                folder.rmdir()
 
 
-def _check_same(held: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+def _check_same(path: Path, wanted: dict[str, Any]) -> None:
+    try:
+        held = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise WorkdirError(f"{path} is not valid JSON: {error}") from error
     differing = [
         f"{field} ({held.get(field)!r} there, {wanted.get(field)!r} now)"
         for field in sorted({*held, *wanted})
@@ -75,7 +94,7 @@ def _check_same(held: dict[str, Any], wanted: dict[str, Any], folder: Path) -> N
     ]
     if differing:
         raise WorkdirError(
-            f"workdir {folder} holds a run of another config; it differs in: "
+            f"workdir {path.parent} holds a run of another config; it differs in: "
             f"{', '.join(differing)}; name another workdir, or start over with --overwrite"
         )
 
