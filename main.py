@@ -8,6 +8,7 @@ import time
 BEGAN = time.time()
 
 import logging  # noqa: E402
+import os  # noqa: E402
 import pathlib  # noqa: E402
 import shlex  # noqa: E402
 import sys  # noqa: E402
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         if not isinstance(CONFIG.value, ConfigDict):
             raise ValueError(f"--config={path} is no config file: it defines no get_config()")
         name = path.stem
-        absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax raises what it logs.
         display.show_logs()
         experiment.cache_compilations()
         experiment.run(
@@ -69,7 +70,9 @@ def main(argv: Sequence[str]) -> None:
         logging.getLogger("lenet").info(str(stop))
         sys.exit(128 + stop.signum)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # At once: what met the same error in a library's thread would tell it again, at length.
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ digest, is set aside, and the checkpoint before it is used.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -58,6 +59,13 @@ def manager(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
         opened.close()
 
 
+def _reason(error: Exception) -> str:
+    """The heart of an error of Orbax, whose messages run over many lines."""
+    text = " ".join(str(error).split())
+    full = os.strerror(errno.ENOSPC)
+    return full if full in text else text[:200] or type(error).__name__
+
+
 def save(opened: ocp.CheckpointManager, step: int, tree: Any, record: dict[str, Any]) -> None:
     """Writes a checkpoint, whole or not at all; earlier ones are removed only after it stands.
 
@@ -80,9 +88,8 @@ def save(opened: ocp.CheckpointManager, step: int, tree: Any, record: dict[str, 
     except Exception as error:
         with contextlib.suppress(Exception):
             opened.delete(step)
-        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"checkpoint {step} could not be written to {opened.directory}: {reason}; "
+            f"checkpoint {step} could not be written to {opened.directory}: {_reason(error)}; "
             "earlier checkpoints are intact, and the same command resumes from the last one"
         ) from error
 
@@ -106,13 +113,11 @@ def _latest(
         try:
             return _read(opened, step)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
             log.warning(
-                "checkpoint %d in %s is damaged (%s: %s); using the one before it",
+                "checkpoint %d in %s is damaged (%s); using the one before it",
                 step,
                 opened.directory,
-                type(error).__name__,
-                reason,
+                _reason(error),
             )
             if set_aside:
                 source = Path(opened.directory) / str(step)

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -31,6 +33,12 @@ def show_logs() -> None:
     package.handlers = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
+    # They say in many lines what is raised in the main thread as well, as when the disk is full.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    threading.excepthook = lambda failure: log.warning(
+        "%s: %s", getattr(failure.thread, "name", "thread"), failure.exc_value
+    )
+    sys.unraisablehook = lambda failure: log.debug("ignored: %s", failure.exc_value)
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lenet.files import write_atomically
+from lenet.files import named_errors, write_atomically
 
 Line = dict[str, Any]
 
@@ -122,7 +122,8 @@ def keep_metrics(folder: Path, trials: Iterable[str], epochs: int) -> None:
 
 def append_metrics(folder: Path, lines: Iterable[Line]) -> None:
     """Adds lines to `metrics.jsonl`."""
-    with open(folder / "metrics.jsonl", "a") as file:
+    path = folder / "metrics.jsonl"
+    with named_errors(path), open(path, "a") as file:
         file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
@@ -137,22 +138,29 @@ def tensorboard(folder: Path, epochs: int) -> Iterator[Callable[[Iterable[Line]]
     Yields:
         A function that writes lines of metrics.
     """
-    with contextlib.ExitStack() as stack:
-        writers: dict[str, Any] = {}
+    writers: dict[str, Any] = {}
 
-        def write(lines: Iterable[Line]) -> None:
-            # Imported here because it takes longer than the first training step has to wait.
-            from tensorboardX import SummaryWriter
+    def write(lines: Iterable[Line]) -> None:
+        # Imported here because it takes longer than the first training step has to wait.
+        from tensorboardX import SummaryWriter
 
-            for line in lines:
-                trial = line["trial"]
+        for line in lines:
+            trial = line["trial"]
+            events = folder / "tensorboard" / trial
+            with named_errors(events):
                 if trial not in writers:
-                    writer = SummaryWriter(
-                        str(folder / "tensorboard" / trial), purge_step=epochs + 1
-                    )
-                    writers[trial] = stack.enter_context(writer)
+                    writers[trial] = SummaryWriter(str(events), purge_step=epochs + 1)
                 for key in SCALARS:
                     if line[key] is not None:
                         writers[trial].add_scalar(key, line[key], line["epoch"])
 
+    try:
         yield write
+    except BaseException:
+        for writer in writers.values():
+            with contextlib.suppress(OSError):  # It would hide the error that ended the run.
+                writer.close()
+        raise
+    for trial, writer in writers.items():
+        with named_errors(folder / "tensorboard" / trial):
+            writer.close()
