@@ -2,9 +2,10 @@
 
     python main.py --config=configs/note.py
 
-Trained as the PyTorch tutorial trains it: CIFAR-10, pixels from -1 to 1 by their mean and spread,
-SGD with learning rate 0.001 and momentum 0.9, batches of 4, two epochs, PyTorch's initial weights.
-Expect 50 to 55 % accuracy, the published range, in about 20 seconds on 2 cores. Images of your own:
+The network is exactly that one, and so are its initial weights; it is trained with Adam for 15
+epochs. On 5,000 images of CIFAR-10 expect about 48 % accuracy (chance is 10 %), in half a minute on
+2 cores. Published with all 50,000 images: 50 to 55 % after 2 epochs of SGD, 58.5 % after 200.
+Images of your own:
 
     python main.py --config=configs/note.py --config.data_dir=my_images.npz
 """
@@ -19,9 +20,6 @@ def get_config() -> ConfigDict:
     config.dataset = "cifar10"
     config.normalization = "standard"
     config.initialization = "torch"
-    config.optimizer = "momentum"
-    config.learning_rate = 1e-3
-    config.schedule = "constant"
-    config.batch_size = 4
-    config.num_epochs = 2
+    config.batch_size = 32
+    config.num_epochs = 15
     return config

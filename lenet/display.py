@@ -14,6 +14,7 @@ import rich.progress
 import rich.table
 
 from lenet.model import ModelSummary
+from lenet.templates.run import duration
 
 CONSOLE = rich.console.Console(highlight=False, soft_wrap=True)
 LOG_EVERY_SECONDS = 30.0
@@ -39,16 +40,6 @@ def show_logs() -> None:
         "%s: %s", getattr(failure.thread, "name", "thread"), failure.exc_value
     )
     sys.unraisablehook = lambda failure: log.debug("ignored: %s", failure.exc_value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for a reader: `42 s`, `3 min 05 s`, `2 h 07 min`."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """A config from start to finish: trials, populations, summary, report."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from lenet import data as datasets
@@ -29,6 +32,17 @@ def cache_compilations() -> None:
     jax.config.update("jax_compilation_cache_dir", str(datasets.cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def use_cores_as_devices(widest: int) -> None:
+    """Makes each CPU core a device, for populations that can be spread over them.
+
+    One device a core, each with members of its own, is faster than all cores inside every
+    operation. It must be said before JAX is first used; later, this does nothing.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", max(1, min(widest, cores or 1)))
 
 
 def run(
@@ -63,6 +77,7 @@ def run(
     """
     began = time.time() if began is None else began
     trials = sweep.resolve(config, name)
+    use_cores_as_devices(max(len(group) for group in sweep.populations(trials)))
     folder = Path(workdir_path)
     with (
         workdir.claimed(folder, config, overwrite) as begin,
@@ -117,14 +132,16 @@ def _run(
     for variant, model_summary in summaries.items():
         display.CONSOLE.print(display.model_table(variant, model_summary))
 
-    images, parts = _place(dataset)
     groups = sweep.populations(trials)
+    mesh = program.mesh_for(max(len(group) for group in groups))
+    images, parts = _place(dataset, mesh)
     results = [
         population.train(
             group,
             _recipe(group[0].config, dataset, affine),
             images,
             parts,
+            mesh,
             folder,
             f"population-{number}",
             config.checkpoints_to_keep,
@@ -149,12 +166,12 @@ def _run(
     return summary
 
 
-def _place(dataset: datasets.Dataset) -> tuple[program.Images, population.Parts]:
+def _place(dataset: datasets.Dataset, mesh: Mesh) -> tuple[program.Images, population.Parts]:
     images = (dataset.train_images, dataset.validation_images, dataset.test_images)
     labels = (dataset.train_labels, dataset.validation_labels, dataset.test_labels)
     train, validation, test = (len(part) for part in labels)
     placed = program.place(
-        np.concatenate([datasets.pad(part) for part in images]), np.concatenate(labels)
+        np.concatenate([datasets.pad(part) for part in images]), np.concatenate(labels), mesh
     )
     return placed, population.Parts((0, train), (train, validation), (train + validation, test))
 

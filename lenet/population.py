@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lenet import checkpoints, display, workdir
 from lenet import program as programs
 from lenet.program import Images, Member, Program, Recipe
 from lenet.sweep import Population
+from lenet.templates.run import duration
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ def train(
     recipe: Recipe,
     images: Images,
     parts: Parts,
+    mesh: Mesh,
     folder: Path,
     name: str,
     keep: int,
@@ -98,6 +102,7 @@ def train(
         recipe: what they share.
         images: every image, on the device.
         parts: which of them are for training, validation and test.
+        mesh: the devices to spread the members over; copies of the last member fill them up.
         folder: the workdir.
         name: the population's folder under `checkpoints/`.
         keep: how many checkpoints to keep.
@@ -109,16 +114,20 @@ def train(
     """
     title = trials[0].variant if len(trials) == 1 else f"{len(trials)} models"
     log.info("compiling %s", title)
-    program = programs.compile_program(recipe, len(trials), images)
+    count = len(trials)
+    padded = (*trials, *[trials[-1]] * (-count % mesh.size))
+    program = programs.compile_program(recipe, len(padded), images, mesh)
     log.info("compiled in %.1f s", program.compile_seconds)
-    members = program.create(*programs.numbers_of([trial.fields for trial in trials]))
+    numbers = programs.numbers_of([trial.fields for trial in padded])
+    members = program.create(*programs.place_members(numbers, mesh))
     first_step = None
 
     with checkpoints.manager(folder / "checkpoints" / name, keep) as opened:
         done, seconds = 0, 0.0
         restored = checkpoints.restore(opened, members)
         if restored is not None:
-            members, record = restored
+            saved, record = restored
+            members = programs.place_members(_resized(saved, len(padded)), mesh)
             done, seconds = record["step"], record["train_seconds"]
             log.info("resuming %s after step %d of %d", title, done, recipe.total_steps)
         finished = done // recipe.steps_per_epoch
@@ -142,7 +151,8 @@ def train(
                     workdir.append_metrics(folder, lines)
                     write_events(lines)
                     _log_epoch(lines, title, recipe.num_epochs)
-                checkpoints.save(opened, done, members, _record(trials, recipe, done, seconds))
+                record = _record(trials, recipe, done, seconds)
+                checkpoints.save(opened, done, _resized(members, count), record)
                 if stopped() and done < recipe.total_steps:
                     raise StoppedError(stopped())
 
@@ -154,6 +164,13 @@ def train(
         program.compile_seconds,
         seconds,
         first_step,
+    )
+
+
+def _resized(members: Member, count: int) -> Member:
+    """The first members, and copies of the last where there are not as many."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf)[np.minimum(np.arange(count), len(leaf) - 1)], members
     )
 
 
@@ -218,5 +235,5 @@ def _log_epoch(lines: list[workdir.Line], title: str, num_epochs: int) -> None:
     if len(alive) < len(lines):
         parts.append(f"{len(lines) - len(alive)} of {len(lines)} diverged")
     parts.append(f"{seconds / epoch:.1f} s an epoch")
-    parts.append(f"{display.duration(seconds / epoch * (num_epochs - epoch))} left")
+    parts.append(f"{duration(seconds / epoch * (num_epochs - epoch))} left")
     log.info(", ".join(parts))

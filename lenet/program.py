@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from lenet import data as datasets
@@ -26,6 +27,7 @@ from lenet.train import TrainState, create_train_state, eval_step, scheduled_rat
 # Streams of randomness: each is fold_in(fold_in(key(seed), stream), counter).
 INIT, ORDER = 0, 1
 
+MEMBER = "member"
 EVALUATION_BATCH = 250
 EVALUATION_BLOCK = 8 * EVALUATION_BATCH
 
@@ -188,6 +190,8 @@ class Program:
     """The compiled functions of a population, over all its members at once.
 
     Attributes:
+        recipe: what was compiled.
+        mesh: the devices that the members are spread over.
         create: seeds "member", hyperparameters -> members.
         start_epoch: members, epoch -> members, orders.
         advance: members (consumed), orders, images, start, stop -> members.
@@ -196,6 +200,7 @@ class Program:
     """
 
     recipe: Recipe
+    mesh: Mesh
     create: Callable[..., Member]
     start_epoch: Callable[..., tuple[Member, Array]]
     advance: Callable[..., Member]
@@ -203,24 +208,53 @@ class Program:
     compile_seconds: float
 
 
-def compile_program(recipe: Recipe, members: int, images: Images) -> Program:
-    """Compiles a population's functions for a number of members."""
+def mesh_for(members: int) -> Mesh:
+    """The devices to spread a population over: all there are, but at most one a member."""
+    count = min(members, jax.device_count())
+    return jax.make_mesh((count,), (MEMBER,), devices=jax.devices()[:count])
+
+
+def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) -> Program:
+    """Compiles a population's functions for a number of members, spread over the devices of a mesh.
+
+    Each device has its members to itself: they never wait for one another inside a call.
+
+    Raises:
+        ValueError: if the devices do not divide the members.
+    """
+    if members % mesh.size:
+        raise ValueError(f"{members} members cannot be spread evenly over {mesh.size} devices")
     began = time.perf_counter()
     _, height, width, channel = images.pixels.shape
     shape = (height, width, channel)
-    create = jax.vmap(functools.partial(create_member, recipe, shape))
-    start = jax.vmap(functools.partial(start_epoch, recipe), in_axes=(0, None))
-    advance_all = jax.vmap(functools.partial(advance, recipe), in_axes=(0, 0, None, None, None))
-    evaluate_all = jax.vmap(functools.partial(evaluate_block, recipe), in_axes=(0, None, None))
+    per_member, shared = PartitionSpec(MEMBER), PartitionSpec()
 
-    index = jax.ShapeDtypeStruct((), jnp.int32)
-    seeds = jax.ShapeDtypeStruct((members,), jnp.int32)
-    number = jax.ShapeDtypeStruct((members,), jnp.float32)
+    def spread(function: Callable[..., Any], *mapped: bool) -> Callable[..., Any]:
+        each = jax.vmap(function, in_axes=tuple(0 if over else None for over in mapped))
+        specs = tuple(per_member if over else shared for over in mapped)
+        # No collectives here, so nothing for the check of replicated values to find.
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=per_member, check_vma=False)
+
+    create = spread(functools.partial(create_member, recipe, shape), True, True)
+    start = spread(functools.partial(start_epoch, recipe), True, False)
+    advance_all = spread(functools.partial(advance, recipe), True, True, False, False, False)
+    evaluate_all = spread(functools.partial(evaluate_block, recipe), True, False, False)
+
+    def abstract(tree: Any, spec: PartitionSpec) -> Any:
+        sharding = NamedSharding(mesh, spec)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    index = abstract(jax.ShapeDtypeStruct((), jnp.int32), shared)
+    seeds = abstract(jax.ShapeDtypeStruct((members,), jnp.int32), per_member)
+    number = abstract(jax.ShapeDtypeStruct((members,), jnp.float32), per_member)
     numbers = jax.tree.map(lambda _: number, Hyperparameters())
-    population = jax.eval_shape(create, seeds, numbers)
-    orders = jax.eval_shape(start, population, index)[1]
+    population = abstract(jax.eval_shape(create, seeds, numbers), per_member)
+    orders = abstract(jax.eval_shape(start, population, index)[1], per_member)
     return Program(
         recipe,
+        mesh,
         jax.jit(create).lower(seeds, numbers).compile(),
         jax.jit(start).lower(population, index).compile(),
         jax.jit(advance_all, donate_argnums=0)
@@ -261,9 +295,16 @@ def learning_rates(members: Member) -> np.ndarray:
     )
 
 
-def place(images: np.ndarray, labels: np.ndarray) -> Images:
-    """Puts images and labels on the device."""
-    return Images(jnp.asarray(images), jnp.asarray(labels, jnp.int32))
+def place(images: np.ndarray, labels: np.ndarray, mesh: Mesh) -> Images:
+    """Puts images and labels on every device of a mesh."""
+    return jax.device_put(
+        Images(images, labels.astype(np.int32)), NamedSharding(mesh, PartitionSpec())
+    )
+
+
+def place_members(members: Any, mesh: Mesh) -> Any:
+    """Puts a tree of arrays "member ..." on the devices of a mesh, each its share of members."""
+    return jax.device_put(members, NamedSharding(mesh, PartitionSpec(MEMBER)))
 
 
 def run_epoch(
@@ -294,13 +335,9 @@ def run_epoch(
         yield members, start, seconds
 
 
-def numbers_of(
-    trials: Sequence[Mapping[str, Any]],
-) -> tuple[Int[Array, "member"], Hyperparameters]:
+def numbers_of(trials: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, Hyperparameters]:
     """Seeds and hyperparameters of trials, given their fields, as arrays "member"."""
-    seeds = jnp.asarray([fields["seed"] for fields in trials], jnp.int32)
+    seeds = np.asarray([fields["seed"] for fields in trials], np.int32)
     names = [field.name for field in dataclasses.fields(Hyperparameters)]
-    columns = {
-        name: jnp.asarray([fields[name] for fields in trials], jnp.float32) for name in names
-    }
+    columns = {name: np.asarray([fields[name] for fields in trials], np.float32) for name in names}
     return seeds, Hyperparameters(**columns)

@@ -4,6 +4,7 @@ import pytest
 
 from lenet import data
 
+jax.config.update("jax_num_cpu_devices", 2)
 # One model is compiled by many tests; the second time it is read.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

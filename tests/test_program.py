@@ -23,21 +23,26 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(scope="module")
-def images(digits):
+def placed(digits, mesh):
     """The middle 16x16 pixels of real digits: small, and yet to be learned."""
     pixels = np.concatenate([digits.train_images[:TRAIN], digits.test_images[:TEST]])
     labels = np.concatenate([digits.train_labels[:TRAIN], digits.test_labels[:TEST]])
-    return program.place(pixels[:, 6:22, 6:22], labels)
+    return program.place(pixels[:, 6:22, 6:22], labels, mesh)
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    return placed(digits, program.mesh_for(1))
 
 
 def fields(seed=0, learning_rate=1e-3):
     return {"seed": seed, "learning_rate": learning_rate, "momentum": 0.9, "weight_decay": 0.0}
 
 
-def trained(images, trials, recipe=RECIPE, epochs=1, seconds_per_call=0.5):
-    compiled = program.compile_program(recipe, len(trials), images)
-    members = compiled.create(*program.numbers_of(trials))
+def trained(images, trials, recipe=RECIPE, epochs=1, seconds_per_call=0.5, mesh=None):
+    mesh = mesh or program.mesh_for(1)
+    compiled = program.compile_program(recipe, len(trials), images, mesh)
+    members = compiled.create(*program.place_members(program.numbers_of(trials), mesh))
     for epoch in range(epochs):
         for advanced, _, _ in program.run_epoch(
             compiled, members, images, epoch, 0, seconds_per_call
@@ -121,6 +126,20 @@ def test_a_member_trains_as_it_does_alone(images):
         assert_close(member.state.params, alone.state.params, 2e-4)
 
 
+def test_members_spread_over_devices_train_as_on_one(images, digits):
+    mesh = program.mesh_for(5)
+    assert mesh.size == jax.device_count() == 2
+    trials = [fields(seed) for seed in range(4)]
+    spread = trained(placed(digits, mesh), trials, mesh=mesh)[1]
+    assert len(spread.state.step.sharding.device_set) == 2
+    assert_close(spread.state.params, trained(images, trials)[1].state.params, 2e-4)
+
+
+def test_devices_must_divide_the_members(images):
+    with pytest.raises(ValueError, match="3 members cannot be spread evenly over 2 devices"):
+        program.compile_program(RECIPE, 3, images, program.mesh_for(3))
+
+
 def test_a_diverging_neighbour_is_frozen_and_changes_no_bit(images):
     recipe = dataclasses.replace(RECIPE, optimizer="sgd", model=LeNet(activation="relu"))
     calm = trained(images, [fields(0, 0.01), fields(1, 0.01)], recipe)[1]
@@ -137,7 +156,7 @@ def test_a_diverging_neighbour_is_frozen_and_changes_no_bit(images):
 def test_evaluation_is_exact_for_any_number_of_examples(images, monkeypatch, start, count):
     monkeypatch.setattr(program, "EVALUATION_BATCH", 20)
     monkeypatch.setattr(program, "EVALUATION_BLOCK", 40)
-    compiled = program.compile_program(RECIPE, 2, images)
+    compiled = program.compile_program(RECIPE, 2, images, program.mesh_for(1))
     members = compiled.create(*program.numbers_of([fields(0), fields(1)]))
     found = program.evaluate(compiled, members, images, start, count)
     assert found["error"].shape == (2, count)
@@ -151,7 +170,7 @@ def test_evaluation_is_exact_for_any_number_of_examples(images, monkeypatch, sta
 
 
 def test_rates_are_traced_so_other_rates_need_no_new_program(images):
-    compiled = program.compile_program(RECIPE, 1, images)
+    compiled = program.compile_program(RECIPE, 1, images, program.mesh_for(1))
     results = []
     for rate in (1e-3, 1e-2):
         members = compiled.create(*program.numbers_of([fields(0, rate)]))

@@ -1,0 +1,153 @@
+import io
+import json
+import os
+import sys
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from benchmarks import contestants, machine, startup, throughput
+from benchmarks.results import Spread
+from lenet.model import LeNet
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """What is compiled here runs a handful of steps."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def task():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 32, 32, 1), np.uint8)
+    return contestants.create_task(pixels, rng.integers(0, 10, 40, np.int32), "noise", 16, 1)
+
+
+@pytest.fixture(scope="module")
+def start(task):
+    return task.start
+
+
+@pytest.fixture(scope="module")
+def entries(task):
+    return {who.name: who.make(task) for who in throughput.contestants([2])}
+
+
+@pytest.fixture(scope="module")
+def outcomes(entries, start):
+    return {name: entry.first_step(start) for name, entry in entries.items()}
+
+
+def test_a_training_step_counts_the_flop_of_its_products_by_hand():
+    c1, c3 = 28 * 28 * 6 * 25, 10 * 10 * 16 * 6 * 25
+    c5, f6, output = 400 * 120, 120 * 84, 84 * 10
+    by_hand = 2 * (2 * c1 + 3 * (c3 + c5 + f6 + output))
+    assert contestants.training_flop(LeNet(), (32, 32, 1)) == by_hand == 2_263_920
+
+
+def test_the_first_step_of_all_contestants_agrees(task, outcomes):
+    contestants.check_agreement(outcomes, task.config.learning_rate)
+    assert outcomes["ours, 2 models"].loss.shape == (2,)
+
+
+@pytest.mark.parametrize("place", [("c1", "kernel"), ("c3", "bias"), ("c5", "kernel")])
+def test_one_wrong_weight_stops_the_benchmark(task, start, entries, outcomes, place):
+    layer, leaf = place
+    wrong = jax.tree.map(np.array, start.params)
+    wrong[layer][leaf].flat[0] += 0.1
+    spoilt = entries["plain Flax"].first_step(contestants.Start(wrong, start.chosen))
+    with pytest.raises(contestants.AgreementError, match="plain Flax"):
+        contestants.check_agreement({**outcomes, "plain Flax": spoilt}, task.config.learning_rate)
+
+
+def test_another_batch_stops_the_benchmark(task, start, entries, outcomes):
+    other = np.setdiff1d(np.arange(40), start.chosen)[:16]
+    spoilt = entries["plain Flax"].first_step(contestants.Start(start.params, other))
+    with pytest.raises(contestants.AgreementError, match="first loss"):
+        contestants.check_agreement({**outcomes, "plain Flax": spoilt}, task.config.learning_rate)
+
+
+def test_a_member_that_is_not_trained_stops_the_benchmark(task, start, outcomes):
+    two = outcomes["ours, 2 models"]
+    idle = jax.tree.map(
+        lambda after, before: np.stack([after[0], before]), dict(two.params), dict(start.params)
+    )
+    spoilt = {**outcomes, "ours, 2 models": contestants.Outcome(two.loss, idle)}
+    with pytest.raises(contestants.AgreementError, match="after one step"):
+        contestants.check_agreement(spoilt, task.config.learning_rate)
+
+
+def test_every_contestant_trains_past_the_end_of_an_epoch(entries):
+    for entry in entries.values():
+        assert entry.train(100) > 0
+
+
+def test_ratios_are_formed_within_a_round():
+    slow, fast = Spread((2.0, 20.0, 3.0)), Spread((1.0, 10.0, 3.0))
+    assert (slow / fast).rounds == (2.0, 2.0, 1.0)
+    assert (slow / fast).median == 2.0
+    assert slow.text(0) == "3 (2 - 20)"
+
+
+def test_all_take_turns_and_the_warm_up_is_not_counted(monkeypatch):
+    monkeypatch.setattr(throughput, "SETTLE_SECONDS", 0)
+    calls = []
+    turns = {name: lambda name=name: float(calls.append(name) or len(calls)) for name in "ab"}
+    measured = throughput.take_turns(turns, 2, lambda line: None)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert measured == {"a": Spread((4.0, 5.0)), "b": Spread((3.0, 6.0))}
+
+
+def test_the_benchmark_runs_without_pytorch(tmp_path, monkeypatch, task):
+    shown = io.StringIO()
+    images = (task.pixels, task.labels, "noise")
+    monkeypatch.setattr(throughput, "CONSOLE", rich.console.Console(file=shown, width=120))
+    monkeypatch.setattr(throughput, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(throughput, "has_torch", lambda: False)
+    monkeypatch.setattr(throughput, "load_images", lambda: images)
+    monkeypatch.setattr(machine, "SIDE", 8)
+    throughput.run([2], 16, 1, 1.0, 1, str(tmp_path / "results.json"))
+    assert "pip install torch" in shown.getvalue()
+    assert "plain Flax" in shown.getvalue()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["ours, 2 models", "plain Flax"]
+    assert set(rows[0]["time_ratios"]) == {"plain Flax"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (([], 16, 1, 1.0, 1), "population"),
+        (([1, 1], 16, 1, 1.0, 1), "population"),
+        (([0], 16, 1, 1.0, 1), "population"),
+        (([1], 16, 0, 1.0, 1), "repeats"),
+        (([1], 16, 1, 1.5, 1), "fraction"),
+        (([1], 16, 1, 1.0, 0), "threads"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        throughput.run(*arguments, None)
+
+
+def test_a_batch_larger_than_the_data_is_refused(task):
+    with pytest.raises(ValueError, match="batch_size=41 is out of range; choose 1 to 40"):
+        contestants.create_task(task.pixels, task.labels, "noise", 41, 1)
+
+
+def test_a_process_is_measured_by_its_own_time_and_memory():
+    code = "import time; held = b'x' * (256 << 20); time.sleep(0.2)"
+    usage = startup.measure([sys.executable, "-c", code], os.environ)
+    assert usage.seconds >= 0.2
+    assert usage.peak_bytes >= 256 * 2**20
+
+
+def test_a_run_that_fails_is_reported_with_its_last_line():
+    code = "import sys; print('first'); sys.exit('what went wrong')"
+    with pytest.raises(ValueError, match="gave status 1: what went wrong"):
+        startup.measure([sys.executable, "-c", code], os.environ)
