@@ -1,0 +1,333 @@
+"""Ways of training the same LeNet, made comparable: one task, one interface, one check.
+
+A contestant is a name, how many models it trains at once, and `make`, which prepares it for a
+`Task` and returns its `Entry`: one function that takes the first step of training, for
+`check_agreement`, and one that trains for so many images and says how long it took. Another way of
+training is one more function that returns a `Contestant`.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.training.train_state import TrainState
+from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
+from ml_collections import ConfigDict
+
+from configs import relu_max
+from lenet import data as datasets
+from lenet import model as models
+from lenet import program as programs
+from lenet.optimizers import Hyperparameters
+
+SEED = 0
+SIDE = 32
+IMAGES = 60_000
+CLASSES = 10
+LOSS_TOLERANCE = 1e-4
+UPDATE_TOLERANCE = 0.01
+
+Params = Mapping[str, Mapping[str, Any]]
+
+
+class AgreementError(ValueError):
+    """Two contestants do not do the same work."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """The first step of `SEED`: the parameters before it, and which images it presents."""
+
+    params: Params
+    chosen: Int[np.ndarray, "batch"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """What every contestant trains, and on what.
+
+    Attributes:
+        config: `configs/relu_max.py` with a constant learning rate.
+        recipe: what of it is compiled into our program.
+        pixels: the training images, padded.
+        source: where they came from.
+        start: what training begins with.
+        threads: how many PyTorch may use; JAX uses every core the process has.
+    """
+
+    config: ConfigDict
+    recipe: programs.Recipe
+    pixels: UInt8[np.ndarray, "image height width channel"]
+    labels: Int32[np.ndarray, "image"]
+    source: str
+    start: Start
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the first step gave each member: the mean loss before it, the parameters after it.
+
+    The parameters are named and shaped as ours, but for a leading axis "member".
+    """
+
+    loss: Float[np.ndarray, "member"]
+    params: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A contestant, prepared.
+
+    Attributes:
+        first_step: takes the same first step with every member.
+        train: goes on training every member for at least so many images, and returns the seconds it
+            took, scaled to exactly so many.
+    """
+
+    first_step: Callable[[Start], Outcome]
+    train: Callable[[int], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A way of training `members` models."""
+
+    name: str
+    members: int
+    make: Callable[[Task], Entry]
+
+
+def create_task(
+    pixels: UInt8[np.ndarray, "image height width channel"],
+    labels: Int32[np.ndarray, "image"],
+    source: str,
+    batch_size: int,
+    threads: int,
+) -> Task:
+    """The ReLU + max LeNet with Adam on these images.
+
+    Raises:
+        ValueError: if there are fewer images than a batch has.
+    """
+    if not 1 <= batch_size <= len(labels):
+        raise ValueError(f"batch_size={batch_size} is out of range; choose 1 to {len(labels)}")
+    config = relu_max.get_config()
+    config.schedule = "constant"
+    config.batch_size = batch_size
+    recipe = programs.Recipe(
+        model=models.create(config, CLASSES),
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        loss=config.loss,
+        batch_size=batch_size,
+        num_epochs=config.num_epochs,
+        train_examples=len(labels),
+        affine=datasets.normalization("unit", pixels),
+    )
+    start = _first_step(config, recipe, pixels.shape[1:])
+    return Task(config, recipe, pixels, labels, source, start, threads)
+
+
+def _first_step(
+    config: ConfigDict, recipe: programs.Recipe, image_shape: tuple[int, int, int]
+) -> Start:
+    @jax.jit
+    def begin(seed: Int[Array, ""], numbers: Hyperparameters) -> tuple[Any, Array]:
+        member = programs.create_member(recipe, image_shape, seed, numbers)
+        _, order = programs.start_epoch(recipe, member, jnp.int32(0))
+        return member.state.params, order[0]
+
+    only = programs.numbers_of([{**config, "seed": SEED}])
+    return Start(*jax.device_get(begin(*jax.tree.map(lambda values: values[0], only))))
+
+
+def load_images() -> tuple[np.ndarray, np.ndarray, str]:
+    """MNIST's training images, padded; random pixels of the same shape where it cannot be had."""
+    try:
+        dataset = datasets.load("mnist")
+    except (OSError, ValueError) as error:
+        rng = np.random.default_rng(SEED)
+        pixels = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 1), np.uint8)
+        labels = rng.integers(0, CLASSES, IMAGES, np.int32)
+        return pixels, labels, f"random pixels, as mnist cannot be loaded ({error})"
+    return datasets.pad(dataset.train_images, SIDE), dataset.train_labels, "mnist"
+
+
+def training_flop(model: models.LeNet, image_shape: tuple[int, int, int]) -> int:
+    """Floating-point operations the network itself asks for to train on one image.
+
+    Each multiply-add is two. The backward pass has one product for the weights and one for the
+    inputs of each layer; only the first layer's inputs need no gradient.
+    """
+    summary = models.summarize(model, image_shape)
+    return 2 * (3 * summary.multiply_adds - summary.layers[0].multiply_adds)
+
+
+def check_agreement(outcomes: Mapping[str, Outcome], learning_rate: float) -> None:
+    """Checks that the first step was the same for all, to rounding.
+
+    Adam's first step moves every parameter by the learning rate times the sign of its gradient.
+    Where the gradient is within rounding of zero the sign is chance. So no parameter may differ by
+    more than two such moves, and on average over a layer's parameters they may differ by
+    `UPDATE_TOLERANCE` of one.
+
+    Raises:
+        AgreementError: naming the contestant, and the parameter or the loss that differs.
+    """
+    (first, expected), *others = outcomes.items()
+    for name, outcome in [(first, expected), *others]:
+        loss = expected.loss[0]
+        worst = outcome.loss[np.abs(outcome.loss - loss).argmax()]
+        if not abs(worst - loss) <= LOSS_TOLERANCE * abs(loss):
+            raise AgreementError(f"{name} has a first loss of {worst:.6g}, {first} of {loss:.6g}")
+        for layer, leaves in expected.params.items():
+            for leaf, values in leaves.items():
+                difference = np.abs(np.asarray(outcome.params[layer][leaf]) - values[:1])
+                moves = difference.reshape(len(difference), -1) / learning_rate
+                if not (moves.max() <= 2.01 and moves.mean(axis=1).max() <= UPDATE_TOLERANCE):
+                    raise AgreementError(
+                        f"{name} and {first} differ in {layer}.{leaf} after one step: by "
+                        f"{moves.max():.3g} learning rates at most, {moves.mean():.3g} on average"
+                    )
+
+
+def batches(task: Task) -> Iterator[Int[np.ndarray, "batch"]]:
+    """Which images to present, a fresh order an epoch, for ever; a short last batch is left out."""
+    rng = np.random.default_rng(SEED)
+    size = task.recipe.batch_size
+    while True:
+        order = rng.permutation(len(task.labels))
+        for start in range(0, len(order) - size + 1, size):
+            yield order[start : start + size]
+
+
+def ours(members: int) -> Contestant:
+    """`lenet.program`, as `main.py` uses it."""
+
+    def make(task: Task) -> Entry:
+        mesh = programs.mesh_for(members)
+        images = programs.place(task.pixels, task.labels, mesh)
+        missing = -members % mesh.size
+        program = programs.compile_program(task.recipe, members + missing, images, mesh)
+
+        def create(seeds: list[int]) -> programs.Member:
+            trials = [{**task.config, "seed": seed} for seed in seeds]
+            padded = [*trials, *trials[-1:] * missing]
+            return program.create(*programs.place_members(programs.numbers_of(padded), mesh))
+
+        def take_first(start: Start) -> Outcome:
+            begun = create([SEED] * members)
+            trained, _, _ = next(programs.run_epoch(program, begun, images, 0, 0))
+            told = jax.device_get((trained.loss / trained.examples, trained.state.params))
+            return Outcome(*jax.tree.map(lambda values: values[:members], told))
+
+        def presented() -> Iterator[int]:
+            population = create(list(range(SEED, SEED + members)))
+            for epoch in itertools.count():
+                seen = 0
+                calls = programs.run_epoch(program, population, images, epoch, 0)
+                for trained, step, _ in calls:
+                    population = trained
+                    now = min(step * task.recipe.batch_size, task.recipe.train_examples)
+                    yield now - seen
+                    seen = now
+
+        progress = presented()
+
+        def train(count: int) -> float:
+            began = time.perf_counter()
+            done = 0
+            while done < count:
+                done += next(progress)
+            return (time.perf_counter() - began) * count / done
+
+        return Entry(take_first, train)
+
+    return Contestant("ours" if members == 1 else f"ours, {members} models", members, make)
+
+
+class PlainLeNet(nn.Module):
+    """The network as Flax's MNIST example would write it."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channel"]
+    ) -> Float[Array, "batch classes"]:
+        """Returns the logits."""
+        x = nn.relu(nn.Conv(6, (5, 5), padding="VALID", name="c1")(x))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = nn.relu(nn.Conv(16, (5, 5), padding="VALID", name="c3")(x))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = x.reshape((x.shape[0], -1))
+        x = nn.relu(nn.Dense(120, name="c5")(x))
+        x = nn.relu(nn.Dense(84, name="f6")(x))
+        return nn.Dense(10, name="output")(x)
+
+
+def plain_flax() -> Contestant:
+    """`nn.Conv`, and one jitted step a batch called from a Python loop."""
+    return Contestant("plain Flax", 1, _make_plain_flax)
+
+
+@jax.jit
+def _plain_step(
+    state: TrainState,
+    pixels: UInt8[Array, "batch height width channel"],
+    labels: Int32[Array, "batch"],
+) -> tuple[TrainState, Float32[Array, ""]]:
+    def mean_loss(params: Any) -> Float32[Array, ""]:
+        logits = state.apply_fn({"params": params}, pixels.astype(jnp.float32) / 255)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+    return state.apply_gradients(grads=gradients), loss
+
+
+def _make_plain_flax(task: Task) -> Entry:
+    network = PlainLeNet()
+    optimizer = optax.adam(task.config.learning_rate)
+    order = batches(task)
+
+    def create(params: Params) -> TrainState:
+        return TrainState.create(
+            apply_fn=network.apply, params=_channels_last(params), tx=optimizer
+        )
+
+    def take_first(start: Start) -> Outcome:
+        begun = create(start.params)
+        stepped, loss = _plain_step(begun, task.pixels[start.chosen], task.labels[start.chosen])
+        params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], _channels_first(stepped.params))
+        return Outcome(np.asarray(loss)[None], params)
+
+    def train(count: int) -> float:
+        nonlocal state
+        steps = -(-count // task.recipe.batch_size)
+        began = time.perf_counter()
+        for chosen in itertools.islice(order, steps):
+            state, _ = _plain_step(state, task.pixels[chosen], task.labels[chosen])
+        jax.block_until_ready(state)
+        return (time.perf_counter() - began) * count / (steps * task.recipe.batch_size)
+
+    state = create(task.start.params)
+    return Entry(take_first, train)
+
+
+def _channels_last(params: Params) -> dict[str, Any]:
+    """Our parameters for a network that flattens s4 in order height width channel."""
+    kernel = jnp.asarray(params["c5"]["kernel"]).reshape(16, 5, 5, 120)
+    flat = kernel.transpose(1, 2, 0, 3).reshape(400, 120)
+    return {**params, "c5": {**params["c5"], "kernel": flat}}
+
+
+def _channels_first(params: Params) -> dict[str, Any]:
+    kernel = jnp.asarray(params["c5"]["kernel"]).reshape(5, 5, 16, 120)
+    flat = kernel.transpose(2, 0, 1, 3).reshape(400, 120)
+    return {**params, "c5": {**params["c5"], "kernel": flat}}

@@ -1,0 +1,40 @@
+"""How results are summed up, and where they are shown."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import numpy as np
+import rich.console
+
+CONSOLE = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """One quantity, measured once a round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median over the rounds."""
+        return float(np.median(self.rounds))
+
+    def __mul__(self, factor: float) -> "Spread":
+        return Spread(tuple(factor * value for value in self.rounds))
+
+    def __truediv__(self, other: "Spread") -> "Spread":
+        pairs = zip(self.rounds, other.rounds, strict=True)
+        return Spread(tuple(mine / theirs for mine, theirs in pairs))
+
+    def to_json(self) -> dict[str, Any]:
+        """Median, range and rounds, for a JSON file."""
+        low, high = min(self.rounds), max(self.rounds)
+        return {"median": self.median, "min": low, "max": high, "rounds": list(self.rounds)}
+
+    def text(self, digits: int = 2) -> str:
+        """The median, and the range if there is one, for a reader."""
+        values = (self.median, min(self.rounds), max(self.rounds))
+        median, low, high = (f"{value:.{digits}f}" for value in values)
+        return median if len(self.rounds) == 1 else f"{median} ({low} - {high})"

@@ -1,0 +1,267 @@
+"""Seconds per model and epoch: ours next to PyTorch and to plain Flax, on the CPU.
+
+    python -m benchmarks.throughput [--population=1,16] [--batch_size=128] [--repeats=5]
+
+All train the ReLU + max LeNet with Adam on 60,000 images of 32x32 pixels. Before anything is timed,
+one step from the same parameters on the same batch must give the same loss and parameters. Then
+the contestants take turns, and a ratio is the median over the rounds of the ratio within a round,
+so that what else the machine does falls out of it.
+"""
+
+import dataclasses
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich.box
+import rich.table
+from absl import app, flags, logging
+
+from benchmarks import machine
+from benchmarks.contestants import (
+    Contestant,
+    Entry,
+    check_agreement,
+    create_task,
+    load_images,
+    ours,
+    plain_flax,
+    training_flop,
+)
+from benchmarks.results import CONSOLE, Spread
+from lenet import experiment, workdir
+
+INSTALL_TORCH = "PyTorch is not installed, so it has no row; for one: pip install torch==2.13.0"
+BASELINES = ("PyTorch eager", "plain Flax")
+SETTLE_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One contestant's result.
+
+    Attributes:
+        members: models trained at once.
+        seconds: per model and epoch.
+        ratios: its seconds over those of each of BASELINES that took part.
+        flop_rate: the network's own floating-point operations per second.
+        share: of the rate of a large matrix product.
+    """
+
+    name: str
+    members: int
+    seconds: Spread
+    ratios: Mapping[str, Spread]
+    flop_rate: float
+    share: float
+
+
+def contestants(populations: Sequence[int]) -> tuple[Contestant, ...]:
+    """Ours, and the others that are installed."""
+    others = [plain_flax()]
+    if has_torch():
+        from benchmarks import pytorch
+
+        others.insert(0, pytorch.eager())
+    return (*(ours(members) for members in populations), *others)
+
+
+def has_torch() -> bool:
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def products(threads: int) -> dict[str, Callable[[], float]]:
+    """Functions that measure the rate of a large matrix product, by library."""
+    chosen = {"JAX": machine.jax_product()}
+    if has_torch():
+        chosen["PyTorch"] = machine.torch_product(threads)
+    return chosen
+
+
+def take_turns(
+    turns: Mapping[str, Callable[[], float]], repeats: int, say: Callable[[str], None]
+) -> dict[str, Spread]:
+    """Calls each function once a round, after a round that is not counted.
+
+    Each round begins with another function, and each function begins on a machine at rest.
+    """
+    names = list(turns)
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(repeats + 1):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            time.sleep(SETTLE_SECONDS)
+            value = turns[name]()
+            if number:
+                measured[name].append(value)
+        say(f"round {number} of {repeats}" if number else "warm-up round")
+    return {name: Spread(tuple(values)) for name, values in measured.items()}
+
+
+def compare(
+    entered: Sequence[tuple[Contestant, Spread]],
+    rates: Mapping[str, Spread],
+    epoch_flop: float,
+) -> list[Row]:
+    """Rows from each contestant's seconds per model and epoch, and the rates of products."""
+    fastest = max(rate.median for rate in rates.values())
+    bases = {who.name: seconds for who, seconds in entered if who.name in BASELINES}
+    return [
+        Row(
+            who.name,
+            who.members,
+            seconds,
+            {name: seconds / base for name, base in bases.items()},
+            epoch_flop / seconds.median,
+            epoch_flop / seconds.median / fastest,
+        )
+        for who, seconds in entered
+    ]
+
+
+def table(rows: Sequence[Row], title: str) -> rich.table.Table:
+    """The rows for a reader, as medians and ranges; time ratios below 1 are faster."""
+    drawn = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
+    drawn.add_column("")
+    ratios = [f"time / {baseline}" for baseline in BASELINES]
+    for heading in ("s / model and epoch", *ratios, "GFLOP/s", "of matrix product"):
+        drawn.add_column(heading, justify="right")
+    for row in rows:
+        drawn.add_row(
+            row.name,
+            row.seconds.text(),
+            *(row.ratios[name].text() if name in row.ratios else "-" for name in BASELINES),
+            f"{row.flop_rate / 1e9:.0f}",
+            f"{100 * row.share:.0f} %",
+        )
+    return drawn
+
+
+def run(
+    populations: Sequence[int],
+    batch_size: int,
+    repeats: int,
+    fraction: float,
+    threads: int,
+    json_path: str | None,
+) -> None:
+    """Checks, times and prints; and writes the JSON file if it has a path.
+
+    Raises:
+        ValueError: if an argument is out of range, or the contestants disagree.
+        OSError: if the JSON file cannot be written.
+    """
+    if not populations or min(populations) < 1 or len({*populations}) < len(populations):
+        raise ValueError(f"population={[*populations]} must be different numbers from 1 up")
+    if repeats < 1 or threads < 1 or not 0 < fraction <= 1:
+        raise ValueError(
+            f"repeats={repeats} and threads={threads} must be at least 1, fraction={fraction} "
+            "above 0 and at most 1"
+        )
+    described = machine.describe()
+    CONSOLE.print(machine.sentence(described))
+    if not has_torch():
+        CONSOLE.print(INSTALL_TORCH)
+    task = create_task(*load_images(), batch_size, threads)
+    examples = len(task.labels)
+    CONSOLE.print(f"{examples:,} images: {task.source}")
+
+    entries: list[tuple[Contestant, Entry]] = []
+    for contestant in contestants(populations):
+        CONSOLE.print(f"preparing {contestant.name}")
+        entries.append((contestant, contestant.make(task)))
+    outcomes = {who.name: entry.first_step(task.start) for who, entry in entries}
+    check_agreement(outcomes, task.config.learning_rate)
+    CONSOLE.print("the first step of all agrees")
+
+    count = max(1, round(fraction * examples))
+    rates = products(threads)
+    turns = {who.name: _turn(who, entry, count, examples) for who, entry in entries}
+    measured = take_turns({**rates, **turns}, repeats, CONSOLE.print)
+
+    flop = training_flop(task.recipe.model, task.pixels.shape[1:])
+    rows = compare(
+        [(who, measured[who.name]) for who, _ in entries],
+        {name: measured[name] for name in rates},
+        flop * examples,
+    )
+    for name in rates:
+        rate = (measured[name] * 1e-9).text(0)
+        side = machine.SIDE
+        CONSOLE.print(f"{side}x{side} matrix product by {name}: {rate} GFLOP/s")
+    CONSOLE.print(table(rows, f"batch {batch_size}, rounds of {count:,} images a model: {repeats}"))
+    if json_path:
+        workdir.write_json(
+            Path(json_path),
+            {
+                "benchmark": "throughput",
+                "machine": described,
+                "images": task.source,
+                "batch_size": batch_size,
+                "repeats": repeats,
+                "fraction": fraction,
+                "threads": threads,
+                "training_flop_per_image": flop,
+                "matrix_product_flop_per_second": {
+                    name: measured[name].to_json() for name in rates
+                },
+                "rows": [_row_to_json(row) for row in rows],
+            },
+        )
+
+
+def _turn(who: Contestant, entry: Entry, count: int, examples: int) -> Callable[[], float]:
+    return lambda: entry.train(count) * examples / count / who.members
+
+
+def _row_to_json(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "members": row.members,
+        "seconds_per_model_epoch": row.seconds.to_json(),
+        "time_ratios": {name: ratio.to_json() for name, ratio in row.ratios.items()},
+        "flop_per_second": row.flop_rate,
+        "share_of_matrix_product": row.share,
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the benchmark of the command line."""
+    values = flags.FLAGS
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+        try:
+            populations = [int(text) for text in values.population]
+        except ValueError:
+            raise ValueError(
+                f"population={','.join(values.population)} must be numbers, such as 1,16"
+            ) from None
+        jax.config.update("jax_platforms", "cpu")
+        experiment.cache_compilations()
+        experiment.use_cores_as_devices(max(populations, default=1))
+        run(
+            populations,
+            values.batch_size,
+            values.repeats,
+            values.fraction,
+            values.threads,
+            values.json,
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("population", ["1", "16"], "How many models ours trains at once; several.")
+    flags.DEFINE_integer("batch_size", 128, "Images a step and model.")
+    flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+    flags.DEFINE_float("fraction", 0.25, "Of an epoch, in each round.")
+    flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
+    flags.DEFINE_string("json", None, "A file for the results.")
+    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
+    app.run(main)
