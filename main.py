@@ -37,8 +37,10 @@ def parse(argv: list[str]) -> list[str]:
     """Parses the flags; what is wrong with them is said in one line."""
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        sys.exit(f"error: --config: {' '.join(str(error.args[0]).split())}")
+    except Exception as error:  # A config file is a program, which can fail in any way.
+        sys.exit(
+            f"error: --config: {' '.join(str(error.args[0] if error.args else error).split())}"
+        )
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,6 +1,12 @@
+import os
+
+import pytest
+
+# Compiling is most of what the tests take, and these programs are small.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
 import jax
 import numpy as np
-import pytest
 
 from lenet import data
 
@@ -18,8 +24,11 @@ def _strict_ranks():
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory):
-    """The cache of the whole session, for the data and for compiled programs."""
-    folder = tmp_path_factory.mktemp("cache")
+    """The cache of the whole session and all its workers: data and compiled programs."""
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if parallel else base) / "cache"
+    folder.mkdir(exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LENET_CACHE_DIR", str(folder))

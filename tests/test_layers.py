@@ -49,7 +49,7 @@ def pooled_by_loop(maps, pool):
     batch=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_polyphase_convolution_equals_lax_for_any_shape(
     channel, features, size, extra, batch, seed
 ):
@@ -123,7 +123,7 @@ def test_polyphase_convolution_refuses_even_kernels():
 
 
 @given(shape=st.tuples(*[st.integers(1, 6)] * 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_phases_are_the_even_and_odd_rows_and_columns(shape):
     maps = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
     even = maps[:, : shape[1] // 2 * 2, : shape[2] // 2 * 2]

@@ -25,7 +25,9 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def environment(cache_dir, digits):
-    return {**os.environ, "LENET_CACHE_DIR": str(cache_dir), "COLUMNS": "200"}
+    variables = {**os.environ, "LENET_CACHE_DIR": str(cache_dir), "COLUMNS": "200"}
+    del variables["XLA_FLAGS"]
+    return variables
 
 
 def start(environment, *flags, module=None):
