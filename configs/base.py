@@ -39,7 +39,9 @@ def get_config() -> ConfigDict:
     config.seed = 0  # initial parameters and order of the examples; 0 to 2**31 - 1
     config.checkpoints_to_keep = 3
 
-    # Several trials: field -> values, and their product is run. From the command line:
-    # --config.sweep.seed='(0,1,2)' is possible where the config declares sweep.seed.
-    config.sweep = ConfigDict()
+    # Several trials. From the command line: --config.sweep.seed='(0,1,2)'.
+    config.sweep = ConfigDict()  # field -> values: their product is run
+    config.variants = ConfigDict()  # name -> {field: value}: each is crossed with the sweep
+    config.tune = ()  # fields of the sweep to choose per variant, on the validation images
+    config.tune_seeds = (1000, 1001)  # the seeds to choose them with
     return config

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
@@ -168,6 +169,14 @@ class Trained:
     dataset: dict[str, Any]
 
 
+def _populations(folder: Path) -> list[Path]:
+    """The folders of populations, those that tuned something last."""
+    folders = [path for path in sorted(folder.glob("*-*")) if path.is_dir()]
+    return [path for path in folders if not path.name.startswith(("tuning-", "damaged-"))] + [
+        path for path in folders if path.name.startswith("tuning-")
+    ]
+
+
 def load_trained(workdir: str, trial: str | None = None) -> Trained:
     """The model of a trial at its latest checkpoint; of the first trial, if none is named.
 
@@ -182,7 +191,7 @@ def load_trained(workdir: str, trial: str | None = None) -> Trained:
         )
     dataset = json.loads((folder / "dataset.json").read_text())
     known = []
-    for population in sorted((folder / "checkpoints").glob("population-*")):
+    for population in _populations(folder / "checkpoints"):
         with manager(population, keep=1000) as opened:
             found = _latest(opened, set_aside=False)
         if found is None:
@@ -194,7 +203,7 @@ def load_trained(workdir: str, trial: str | None = None) -> Trained:
                 config = ConfigDict(described["fields"])
                 config.widths = tuple(config.widths)
                 flat = {
-                    name.removeprefix(PARAMS): array[index]
+                    name.removeprefix(PARAMS): jnp.asarray(array[index])
                     for name, array in arrays.items()
                     if name.startswith(PARAMS)
                 }

@@ -14,6 +14,7 @@ import rich.progress
 import rich.table
 
 from lenet.model import ModelSummary
+from lenet.sweep import Plan, populations
 from lenet.templates.run import duration
 
 CONSOLE = rich.console.Console(highlight=False, soft_wrap=True)
@@ -107,4 +108,31 @@ def model_table(name: str, summary: ModelSummary) -> rich.table.Table:
         )
     totals = (summary.parameters, summary.connections, summary.multiply_adds)
     table.add_row("total", "", "", *(f"{total:,}" for total in totals))
+    return table
+
+
+def plan_table(plan: Plan) -> rich.table.Table:
+    """What will be trained: a row a stage and variant."""
+    table = rich.table.Table(
+        title="to train",
+        caption="populations train one after another; their models at once, as one program",
+        box=rich.box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("stage", "variant"):
+        table.add_column(heading)
+    for heading in ("models", "populations", "epochs each"):
+        table.add_column(heading, justify="right")
+    for stage, trials in (("tune", plan.tuning), ("final", plan.final({}))):
+        variants = dict.fromkeys(trial.variant for trial in trials)
+        for variant in variants:
+            own = tuple(trial for trial in trials if trial.variant == variant)
+            epochs = ", ".join(map(str, dict.fromkeys(t.fields["num_epochs"] for t in own)))
+            table.add_row(stage, variant, str(len(own)), str(len(populations(own))), epochs)
+    total = plan.tuning + plan.final({})
+    count = len(populations(plan.tuning)) + len(populations(plan.final({})))
+    model_epochs = sum(trial.fields["num_epochs"] for trial in total)
+    table.add_section()
+    table.add_row("", "in all", str(len(total)), str(count), f"{model_epochs:,} model-epochs")
     return table

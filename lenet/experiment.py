@@ -1,30 +1,31 @@
 """A config from start to finish: trials, populations, summary, report."""
 
 import contextlib
-import dataclasses
-import importlib.metadata
+import json
 import logging
 import os
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from lenet import data as datasets
 from lenet import display, population, program, report, sweep, workdir
 from lenet import model as models
+from lenet import summary as summaries
 from lenet.files import write_atomically
-from lenet.statistics import mean_interval
-from lenet.sweep import Population, Trial
+from lenet.population import Parts, Result
+from lenet.sweep import Plan, Population, Trial
 from lenet.templates.run import sentence
 
 log = logging.getLogger(__name__)
+
+# Of what a device has free when a population is compiled; the rest is for what XLA does not count.
+MEMORY_SHARE = 0.7
 
 
 def cache_compilations() -> None:
@@ -56,7 +57,8 @@ def run(
 ) -> dict[str, Any]:
     """Runs a config: trains its trials and writes the workdir, down to the report.
 
-    Running again with the same config resumes, from wherever the last run stopped.
+    Running again with the same config resumes, from wherever the last run stopped; with one that
+    only adds trials, trains those.
 
     Args:
         config: every field of `configs/base.py`.
@@ -76,88 +78,91 @@ def run(
         StoppedError: after SIGINT or SIGTERM, once the state is saved.
     """
     began = time.time() if began is None else began
-    trials = sweep.resolve(config, name)
-    use_cores_as_devices(max(len(group) for group in sweep.populations(trials)))
+    plan = sweep.plan(config, name)
+    groups = [*sweep.populations(plan.tuning), *sweep.populations(plan.final({}))]
+    use_cores_as_devices(max(len(group) for group in groups))
     folder = Path(workdir_path)
+
+    def extends(held: dict[str, Any]) -> bool:
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            return sweep.extends(sweep.plan(ConfigDict(held), name), plan)
+        return False
+
     with (
-        workdir.claimed(folder, config, overwrite) as begin,
+        workdir.claimed(folder, config, overwrite, extends) as begin,
         population.stop_signals() as stopped,
     ):
-        dataset, affine = _load(config)
-        summaries = {
+        dataset = datasets.load(
+            config.dataset, config.data_dir or None, allow_subset=config.allow_subset
+        )
+        for group in groups:
+            _parts(group[0], dataset)
+        networks = {
             trial.variant: models.summarize(
                 models.create(trial.config, dataset.num_classes), _image_shape(dataset)
             )
-            for trial in trials
+            for trial in plan.final({})
         }
         begin()
-        return _run(config, trials, dataset, affine, summaries, folder, command, began, stopped)
-
-
-def _load(config: ConfigDict) -> tuple[datasets.Dataset, datasets.Affine]:
-    loaded = datasets.load(
-        config.dataset, config.data_dir or None, allow_subset=config.allow_subset
-    )
-    affine = datasets.normalization(config.normalization, loaded.train_images)
-    dataset = datasets.split(loaded, config.train_examples, config.validation_examples)
-    log.info(
-        "%s from %s: %s training, %s validation, %s test images",
-        dataset.name,
-        dataset.source,
-        f"{len(dataset.train_labels):,}",
-        f"{len(dataset.validation_labels):,}",
-        f"{len(dataset.test_labels):,}",
-    )
-    return dataset, affine
-
-
-def _image_shape(dataset: datasets.Dataset) -> tuple[int, int, int]:
-    height, width, channel = datasets.pad(dataset.train_images[:1]).shape[1:]
-    return height, width, channel
+        return _run(config, plan, dataset, networks, folder, command, began, stopped)
 
 
 def _run(
     config: ConfigDict,
-    trials: tuple[Trial, ...],
+    plan: Plan,
     dataset: datasets.Dataset,
-    affine: datasets.Affine,
-    summaries: dict[str, models.ModelSummary],
+    networks: Mapping[str, models.ModelSummary],
     folder: Path,
     command: str,
     began: float,
     stopped: Callable[[], int],
 ) -> dict[str, Any]:
-    described = _describe(dataset, affine)
+    affine = datasets.normalization(config.normalization, dataset.train_images)
+    described = _describe(dataset, affine, _parts(plan.final({})[0], dataset))
     workdir.write_json(folder / "dataset.json", described)
-    for variant, model_summary in summaries.items():
-        display.CONSOLE.print(display.model_table(variant, model_summary))
+    for variant, network in networks.items():
+        display.CONSOLE.print(display.model_table(variant, network))
+    if len(plan.tuning) + len(plan.cells) > 1:
+        display.CONSOLE.print(display.plan_table(plan))
 
-    groups = sweep.populations(trials)
-    mesh = program.mesh_for(max(len(group) for group in groups))
-    images, parts = _place(dataset, mesh)
-    results = [
-        population.train(
-            group,
-            _recipe(group[0].config, dataset, affine),
-            images,
-            parts,
-            mesh,
-            folder,
-            f"population-{number}",
-            config.checkpoints_to_keep,
-            stopped,
-        )
-        for number, group in enumerate(groups)
-    ]
+    mesh = program.mesh_for(max(len(plan.cells), len(plan.tuning)))
+    images = program.place(
+        datasets.pad(np.concatenate([dataset.train_images, dataset.test_images])),
+        np.concatenate([dataset.train_labels, dataset.test_labels]),
+        mesh,
+    )
 
-    summary = _summarize(trials, groups, results, described, summaries)
-    first_steps = [result.first_step for result in results if result.first_step is not None]
+    def train_all(trials: Sequence[Trial]) -> list[Result]:
+        return _train_all(trials, dataset, affine, images, mesh, folder, config, stopped)
+
+    tuned = train_all(plan.tuning)
+    tuning = summaries.outcomes(plan.tuning, tuned)
+    chosen = sweep.choose(
+        plan.tuning,
+        {outcome.trial.id: summaries.validation_error(outcome) for outcome in tuning},
+    )
+    for variant, setting in chosen.items():
+        log.info("%s: chosen %s", variant, ", ".join(f"{k}={v}" for k, v in setting.items()))
+    results = train_all(plan.final(chosen))
+    final = summaries.outcomes(plan.final(chosen), results)
+
+    first_steps = [r.first_step for r in (*tuned, *results) if r.first_step >= began]
+    summary = summaries.summarize(final, tuning, chosen, [*tuned, *results], described, networks)
     summary["command"] = command
     summary["timing"] |= {
         "total_seconds": time.time() - began,
-        "first_step_seconds": first_steps[0] - began if first_steps else None,
+        "first_step_seconds": min(first_steps) - began if first_steps else None,
     }
-    _write_predictions(folder, dataset, trials, groups, results)
+    write_atomically(
+        folder / "predictions.npz",
+        lambda file: np.savez_compressed(
+            file,
+            trials=np.array([outcome.trial.id for outcome in final]),
+            test_labels=dataset.test_labels.astype(np.int32),
+            test_predictions=np.stack([outcome.prediction for outcome in final]),
+            test_probabilities=np.stack([outcome.probability for outcome in final]),
+        ),
+    )
     workdir.write_json(folder / "summary.json", summary)
     report.write(str(folder))
     for variant in summary["variants"]:
@@ -166,130 +171,148 @@ def _run(
     return summary
 
 
-def _place(dataset: datasets.Dataset, mesh: Mesh) -> tuple[program.Images, population.Parts]:
-    images = (dataset.train_images, dataset.validation_images, dataset.test_images)
-    labels = (dataset.train_labels, dataset.validation_labels, dataset.test_labels)
-    train, validation, test = (len(part) for part in labels)
-    placed = program.place(
-        np.concatenate([datasets.pad(part) for part in images]), np.concatenate(labels), mesh
-    )
-    return placed, population.Parts((0, train), (train, validation), (train + validation, test))
+def _train_all(
+    trials: Sequence[Trial],
+    dataset: datasets.Dataset,
+    affine: datasets.Affine,
+    images: program.Images,
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+    config: ConfigDict,
+    stopped: Callable[[], int],
+) -> list[Result]:
+    """Trains trials population by population; what is finished is read, not trained again."""
+    if not trials:
+        return []
+    checkpoints = folder / "checkpoints"
+    stage = "tuning" if trials[0].stage == "tune" else "population"
+    known = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(checkpoints.glob(f"{stage}-*.json"))
+    }
+    waiting = list(sweep.populations(trials, list(known.values())))
+    results = []
+    began, trained = time.monotonic(), 0
+    while waiting:
+        group = waiting.pop(0)
+        ids = [trial.id for trial in group]
+        name = next((name for name, held in known.items() if held == ids), None)
+        finished = name and population.load_result(checkpoints / f"{name}.npz", ids)
+        if finished:
+            results.append(finished)
+            continue
+        parts = _parts(group[0], dataset)
+        compiled = _compile(group, dataset, affine, images, mesh)
+        smaller = _split(group, compiled) if name is None else ()
+        if smaller:
+            waiting = [*smaller, *waiting]
+            continue
+        if name is None:
+            name = f"{stage}-{len(known):03d}"
+            known[name] = ids
+            workdir.write_json(checkpoints / f"{name}.json", ids)
+        result = population.train(
+            group,
+            compiled,
+            images,
+            parts,
+            folder,
+            name,
+            config.checkpoints_to_keep,
+            stopped,
+        )
+        population.save_result(checkpoints / f"{name}.npz", result)
+        results.append(result)
+        trained += _steps(group)
+        if waiting:
+            left = (time.monotonic() - began) / trained * sum(map(_steps, waiting))
+            log.info(
+                "%d of %d populations done, about %s left for the others",
+                len(results),
+                len(results) + len(waiting),
+                display.duration(left),
+            )
+    return results
 
 
-def _recipe(
-    config: ConfigDict, dataset: datasets.Dataset, affine: datasets.Affine
-) -> program.Recipe:
-    return program.Recipe(
+def _steps(group: Population) -> int:
+    """Training work, in examples, as far as it is known before the others are begun."""
+    return len(group) * group[0].fields["num_epochs"]
+
+
+def _compile(
+    group: Population,
+    dataset: datasets.Dataset,
+    affine: datasets.Affine,
+    images: program.Images,
+    mesh: jax.sharding.Mesh,
+) -> program.Program:
+    config = group[0].config
+    recipe = program.Recipe(
         model=models.create(config, dataset.num_classes),
         optimizer=config.optimizer,
         schedule=config.schedule,
         loss=config.loss,
         batch_size=config.batch_size,
         num_epochs=config.num_epochs,
-        train_examples=len(dataset.train_labels),
+        train_examples=_parts(group[0], dataset).train[1],
         affine=affine,
+    )
+    title = population.title_of(group)
+    log.info("compiling %s", title)
+    compiled = program.compile_program(recipe, len(population.padded(group, mesh)), images, mesh)
+    log.info("compiled in %.1f s", compiled.compile_seconds)
+    return compiled
+
+
+def _split(group: Population, compiled: program.Program) -> tuple[Population, ...]:
+    """Smaller populations where the devices have too little memory for this one; else none."""
+    free = MEMORY_SHARE * program.free_bytes(compiled.mesh)
+    if compiled.bytes_per_device <= free or len(group) <= compiled.mesh.size:
+        return ()
+    size = max(compiled.mesh.size, int(len(group) * free / compiled.bytes_per_device))
+    log.info(
+        "%d models at once need %.1f GiB a device, of %.1f GiB free; training %d at a time",
+        len(group),
+        compiled.bytes_per_device / 2**30,
+        free / MEMORY_SHARE / 2**30,
+        size,
+    )
+    return tuple(group[start : start + size] for start in range(0, len(group), size))
+
+
+def _parts(trial: Trial, dataset: datasets.Dataset) -> Parts:
+    """Which images a trial is trained, validated and tested on; one that tunes is never tested."""
+    split = datasets.split(
+        dataset, trial.fields["train_examples"], trial.fields["validation_examples"]
+    )
+    training, validation = len(dataset.train_labels), len(split.validation_labels)
+    test = 0 if trial.stage == "tune" else len(dataset.test_labels)
+    return Parts(
+        (0, len(split.train_labels)), (training - validation, validation), (training, test)
     )
 
 
-def _describe(dataset: datasets.Dataset, affine: datasets.Affine) -> dict[str, Any]:
+def _image_shape(dataset: datasets.Dataset) -> tuple[int, int, int]:
+    height, width, channel = datasets.pad(dataset.train_images[:1]).shape[1:]
+    return height, width, channel
+
+
+def _describe(dataset: datasets.Dataset, affine: datasets.Affine, parts: Parts) -> dict[str, Any]:
+    counts = {part: getattr(parts, part)[1] for part in population.PARTS}
+    log.info(
+        "%s from %s: %s training, %s validation, %s test images",
+        dataset.name,
+        dataset.source,
+        *(f"{count:,}" for count in counts.values()),
+    )
     return {
         "name": dataset.name,
         "source": dataset.source,
         "sha256": dataset.sha256,
-        "train_examples": len(dataset.train_labels),
-        "validation_examples": len(dataset.validation_labels),
-        "test_examples": len(dataset.test_labels),
+        **{f"{part}_examples": count for part, count in counts.items()},
         "class_names": list(dataset.class_names),
         "native_shape": list(dataset.train_images.shape[1:]),
         "image_shape": list(_image_shape(dataset)),
         "normalization": {"scale": list(affine.scale), "offset": list(affine.offset)},
-    }
-
-
-def _write_predictions(
-    folder: Path,
-    dataset: datasets.Dataset,
-    trials: tuple[Trial, ...],
-    groups: tuple[Population, ...],
-    results: list[population.Result],
-) -> None:
-    where = {
-        trial.id: (result.test, index)
-        for group, result in zip(groups, results, strict=True)
-        for index, trial in enumerate(group)
-    }
-    told = [where[trial.id] for trial in trials]
-    write_atomically(
-        folder / "predictions.npz",
-        lambda file: np.savez_compressed(
-            file,
-            trials=np.array([trial.id for trial in trials]),
-            test_labels=dataset.test_labels.astype(np.int32),
-            test_predictions=np.stack([test["prediction"][index] for test, index in told]),
-            test_probabilities=np.stack([test["probability"][index] for test, index in told]),
-        ),
-    )
-
-
-def _summarize(
-    trials: tuple[Trial, ...],
-    groups: tuple[Population, ...],
-    results: list[population.Result],
-    described: dict[str, Any],
-    summaries: dict[str, models.ModelSummary],
-) -> dict[str, Any]:
-    rows = {}
-    for group, result in zip(groups, results, strict=True):
-        for index, trial in enumerate(group):
-            loss = population.mean(result.test["loss"][index])
-            diverged = bool(result.diverged[index]) or loss is None
-            rows[trial.id] = {
-                "id": trial.id,
-                "variant": trial.variant,
-                "overrides": dict(trial.overrides),
-                "seed": trial.seed,
-                "status": "diverged" if diverged else "done",
-                "epochs": trial.fields["num_epochs"],
-                "parameters": summaries[trial.variant].parameters,
-                "train_error": population.mean(result.train["error"][index]),
-                "validation_error": population.mean(result.validation["error"][index]),
-                "test_error": population.mean(result.test["error"][index]),
-                "test_loss": loss,
-            }
-    ordered = [rows[trial.id] for trial in trials]
-    trained = sum(result.train_seconds for result in results)
-    return {
-        "dataset": described,
-        "environment": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("jax", "flax", "optax")},
-            "platform": jax.devices()[0].platform,
-            "device_kind": jax.devices()[0].device_kind,
-            "device_count": jax.device_count(),
-        },
-        "timing": {
-            "compile_seconds": sum(result.compile_seconds for result in results),
-            "train_seconds": trained,
-            "seconds_per_trial_epoch": trained / sum(row["epochs"] for row in ordered),
-        },
-        "trials": ordered,
-        "variants": [
-            _summarize_variant(variant, [row for row in ordered if row["variant"] == variant])
-            for variant in summaries
-        ],
-        "comparisons": [],
-        "models": {variant: dataclasses.asdict(summary) for variant, summary in summaries.items()},
-    }
-
-
-def _summarize_variant(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    errors = [row["test_error"] for row in rows if row["status"] == "done"]
-    mean, interval = mean_interval(errors) if errors else (None, None)
-    return {
-        "name": name,
-        "n": len(errors),
-        "test_error_mean": mean,
-        "test_error_ci95": interval,
-        "tuned": {},
-        "diverged": len(rows) - len(errors),
     }

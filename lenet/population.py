@@ -5,7 +5,8 @@ import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from lenet import checkpoints, display, workdir
 from lenet import program as programs
+from lenet.files import write_atomically
 from lenet.program import Images, Member, Program, Recipe
 from lenet.sweep import Population
 from lenet.templates.run import duration
@@ -52,6 +54,9 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             signal.signal(signum, handler)
 
 
+PARTS = ("train", "validation", "test")
+
+
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """Which of a program's images are what, as (start, count)."""
@@ -66,30 +71,58 @@ class Result:
     """What training one population gave, at its last epoch.
 
     Attributes:
-        diverged: whether each member did, shape "member".
-        train: what `program.evaluate` says of the training images.
-        validation: the same of the validation images.
-        test: the same of the test images.
+        ids: the ids of its trials.
+        diverged: whether each trial did, "trial".
+        loss: mean loss in nats, "trial part" in the order of PARTS; NaN where there is none.
+        error: share of misclassified images, likewise.
+        prediction: the class given to each test image, "trial test".
+        probability: the probability given to that class, "trial test".
         compile_seconds: time to trace and compile.
         train_seconds: time in training steps, over all the runs that it took.
-        first_step: `time.time()` after the first training step of this process, or None.
+        first_step: `time.time()` after the first training step of this process; NaN without one.
     """
 
+    ids: np.ndarray
     diverged: np.ndarray
-    train: dict[str, np.ndarray]
-    validation: dict[str, np.ndarray]
-    test: dict[str, np.ndarray]
+    loss: np.ndarray
+    error: np.ndarray
+    prediction: np.ndarray
+    probability: np.ndarray
     compile_seconds: float
     train_seconds: float
-    first_step: float | None
+    first_step: float
+
+
+def save_result(path: Path, result: Result) -> None:
+    """Writes a result, whole or not at all."""
+    write_atomically(path, lambda file: np.savez(file, **dataclasses.asdict(result)))
+
+
+def load_result(path: Path, ids: Sequence[str]) -> Result | None:
+    """A result that was saved, if it is there, can be read and is of these trials."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            result = Result(**{name: file[name] for name in file.files})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s is damaged (%s); evaluating again", path, error)
+        return None
+    if result.ids.tolist() != list(ids):
+        return None
+    return dataclasses.replace(
+        result,
+        compile_seconds=float(result.compile_seconds),
+        train_seconds=float(result.train_seconds),
+        first_step=float(result.first_step),
+    )
 
 
 def train(
     trials: Population,
-    recipe: Recipe,
+    program: Program,
     images: Images,
     parts: Parts,
-    mesh: Mesh,
     folder: Path,
     name: str,
     keep: int,
@@ -99,10 +132,9 @@ def train(
 
     Args:
         trials: the members.
-        recipe: what they share.
-        images: every image, on the device.
+        program: compiled for `padded` members.
+        images: every image, on the devices.
         parts: which of them are for training, validation and test.
-        mesh: the devices to spread the members over; copies of the last member fill them up.
         folder: the workdir.
         name: the population's folder under `checkpoints/`.
         keep: how many checkpoints to keep.
@@ -112,22 +144,19 @@ def train(
         StoppedError: after saving, if `stopped` gives a signal.
         CheckpointError: if a checkpoint cannot be written.
     """
-    title = trials[0].variant if len(trials) == 1 else f"{len(trials)} models"
-    log.info("compiling %s", title)
-    count = len(trials)
-    padded = (*trials, *[trials[-1]] * (-count % mesh.size))
-    program = programs.compile_program(recipe, len(padded), images, mesh)
-    log.info("compiled in %.1f s", program.compile_seconds)
-    numbers = programs.numbers_of([trial.fields for trial in padded])
+    recipe, mesh, count = program.recipe, program.mesh, len(trials)
+    title = title_of(trials)
+    filled = padded(trials, mesh)
+    numbers = programs.numbers_of([trial.fields for trial in filled])
     members = program.create(*programs.place_members(numbers, mesh))
-    first_step = None
+    first_step = np.nan
 
     with checkpoints.manager(folder / "checkpoints" / name, keep) as opened:
         done, seconds = 0, 0.0
         restored = checkpoints.restore(opened, members)
         if restored is not None:
             saved, record = restored
-            members = programs.place_members(_resized(saved, len(padded)), mesh)
+            members = programs.place_members(_resized(saved, len(filled)), mesh)
             done, seconds = record["step"], record["train_seconds"]
             log.info("resuming %s after step %d of %d", title, done, recipe.total_steps)
         finished = done // recipe.steps_per_epoch
@@ -141,7 +170,7 @@ def train(
                 calls = programs.run_epoch(program, members, images, epoch, within)
                 for advanced, step, took in calls:
                     members, within = advanced, step
-                    first_step = first_step or time.time()
+                    first_step = time.time() if np.isnan(first_step) else first_step
                     done, seconds = epoch * recipe.steps_per_epoch + within, seconds + took
                     show(done)
                     if stopped():
@@ -156,15 +185,41 @@ def train(
                 if stopped() and done < recipe.total_steps:
                     raise StoppedError(stopped())
 
+    told = {
+        part: programs.evaluate(program, members, images, *getattr(parts, part)) for part in PARTS
+    }
+
+    def means(what: str) -> np.ndarray:
+        columns = [
+            [mean(values) for values in told[part][what][:count].astype(np.float64)]
+            for part in PARTS
+        ]
+        return np.array(columns, np.float64).T
+
     return Result(
-        np.asarray(members.diverged),
-        programs.evaluate(program, members, images, *parts.train),
-        programs.evaluate(program, members, images, *parts.validation),
-        programs.evaluate(program, members, images, *parts.test),
+        np.array([trial.id for trial in trials]),
+        np.asarray(members.diverged)[:count],
+        means("loss"),
+        means("error"),
+        told["test"]["prediction"][:count].astype(np.int32),
+        told["test"]["probability"][:count].astype(np.float32),
         program.compile_seconds,
         seconds,
         first_step,
     )
+
+
+def title_of(trials: Population) -> str:
+    """What to call a population on the screen."""
+    stage = "tuning " if trials[0].stage == "tune" else ""
+    variants = list(dict.fromkeys(trial.variant for trial in trials))
+    name = variants[0] if len(variants) == 1 else f"{len(variants)} variants"
+    return f"{stage}{name}" + (f" x {len(trials)}" if len(trials) > 1 else "")
+
+
+def padded(trials: Population, mesh: Mesh) -> Population:
+    """The trials, and copies of the last until the devices of the mesh divide their number."""
+    return (*trials, *[trials[-1]] * (-len(trials) % mesh.size))
 
 
 def _resized(members: Member, count: int) -> Member:
@@ -201,6 +256,7 @@ def _epoch_lines(
         {
             "trial": trial.id,
             "variant": trial.variant,
+            "stage": trial.stage,
             "seed": trial.seed,
             "epoch": step // program.recipe.steps_per_epoch,
             "step": step,
@@ -220,8 +276,12 @@ def _epoch_lines(
 
 def mean(values: np.ndarray) -> float | None:
     """The mean; None where it is not finite or there are no values."""
-    result = float(np.mean(values, dtype=np.float64)) if len(values) else np.nan
-    return result if np.isfinite(result) else None
+    return finite(np.mean(values, dtype=np.float64)) if len(values) else None
+
+
+def finite(value: Any) -> float | None:
+    """A number as JSON can hold it: None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _log_epoch(lines: list[workdir.Line], title: str, num_epochs: int) -> None:

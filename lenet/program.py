@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
@@ -197,6 +198,7 @@ class Program:
         advance: members (consumed), orders, images, start, stop -> members.
         evaluate: members, images, start -> what `eval_step` says of a block of examples.
         compile_seconds: how long tracing and compiling took.
+        bytes_per_device: memory that the compiled functions need beside the images, by XLA's count.
     """
 
     recipe: Recipe
@@ -206,6 +208,7 @@ class Program:
     advance: Callable[..., Member]
     evaluate: Callable[..., dict[str, Array]]
     compile_seconds: float
+    bytes_per_device: int
 
 
 def mesh_for(members: int) -> Mesh:
@@ -252,17 +255,39 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
     numbers = jax.tree.map(lambda _: number, Hyperparameters())
     population = abstract(jax.eval_shape(create, seeds, numbers), per_member)
     orders = abstract(jax.eval_shape(start, population, index)[1], per_member)
+    step = jax.jit(advance_all, donate_argnums=0)
+    trained = step.lower(population, orders, images, index, index).compile()
+    evaluated = jax.jit(evaluate_all).lower(population, images, index).compile()
     return Program(
         recipe,
         mesh,
         jax.jit(create).lower(seeds, numbers).compile(),
         jax.jit(start).lower(population, index).compile(),
-        jax.jit(advance_all, donate_argnums=0)
-        .lower(population, orders, images, index, index)
-        .compile(),
-        jax.jit(evaluate_all).lower(population, images, index).compile(),
+        trained,
+        evaluated,
         time.perf_counter() - began,
+        max(_needed_bytes(function, images) for function in (trained, evaluated)),
     )
+
+
+def _needed_bytes(function: Any, images: Images) -> int:
+    analysis = function.memory_analysis()
+    needed = (
+        analysis.temp_size_in_bytes
+        + analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+    return max(0, needed - images.pixels.nbytes - images.labels.nbytes)
+
+
+def free_bytes(mesh: Mesh) -> int:
+    """Memory that each device of a mesh has left; CPU devices share the machine's."""
+    device = mesh.devices.flat[0]
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available // mesh.size
 
 
 def evaluate(

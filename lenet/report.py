@@ -2,9 +2,9 @@
 
     python -m lenet.report --workdir=runs/a
 
-Nothing is read but the workdir's files, and the data set for the pictures of the misclassified
-images. `sections` says what stands in a report, and in which order: a new kind of result is one
-more function in `lenet.templates`.
+Nothing is read but the workdir's files, its checkpoints among them, and the data set for the
+pictures of its test images. `sections` says what stands in a report, and in which order: a new kind
+of result is one more function in `lenet.templates`.
 """
 
 import collections
@@ -15,15 +15,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
-from lenet import data
+from lenet import checkpoints, data, layers
 from lenet.files import write_atomically
-from lenet.templates import document, many_trials, one_trial, shared
+from lenet.registry import lookup
+from lenet.templates import (
+    agreement,
+    comparisons,
+    document,
+    inside,
+    many_trials,
+    one_trial,
+    shared,
+    sweeps,
+)
 from lenet.templates.document import Section
-from lenet.templates.run import Run
+from lenet.templates.run import Portrait, Run
 
 FILES = ("config.json", "dataset.json", "metrics.jsonl", "summary.json", "predictions.npz")
 SUMMARY_FIELDS = ("dataset", "environment", "timing", "trials", "variants", "models")
@@ -39,7 +50,8 @@ def write(workdir: str) -> None:
     """
     run = read(workdir)
     title = headline(run)
-    drawn = sections(run, load_test_images(run))
+    images = load_test_images(run)
+    drawn = sections(run, images, load_portraits(run, workdir, images))
     folder = Path(workdir)
     texts = {
         **{f"figures/{plot.name}.svg": plot.svg for plot in document.plots(drawn)},
@@ -105,23 +117,84 @@ def load_test_images(run: Run) -> UInt8[np.ndarray, "test height width channel"]
     return loaded.test_images
 
 
+def load_portraits(
+    run: Run, workdir: str, images: UInt8[np.ndarray, "test height width channel"] | str
+) -> tuple[Portrait, ...] | str:
+    """Of each variant the inside of its first network, or a sentence that says why there is none.
+
+    Args:
+        run: the run.
+        workdir: where its checkpoints are.
+        images: the test images; the maps are those of the first. If there are none, none are made.
+    """
+    found = []
+    for trial in shared.representatives(run):
+        try:
+            trained = checkpoints.load_trained(workdir, trial["id"])
+        except (OSError, ValueError) as error:
+            return f"{str(error)[:1].upper()}{str(error)[1:]}."
+        kernels = np.asarray(trained.params["c1"]["kernel"])
+        maps = {} if isinstance(images, str) else feature_maps(trained, images[0])
+        found.append(Portrait(trial["variant"], trial["seed"], kernels, maps))
+    return tuple(found) or "Every trial diverged."
+
+
+def feature_maps(
+    trained: checkpoints.Trained, image: UInt8[np.ndarray, "height width channel"]
+) -> dict[str, Float[np.ndarray, "_ _ _"]]:
+    """What c1 s2 c3 s4 make of an image, map height width; c1 and c3 after the activation."""
+    affine = data.Affine(
+        tuple(trained.dataset["normalization"]["scale"]),
+        tuple(trained.dataset["normalization"]["offset"]),
+    )
+    padded = data.pad(image[None], min(trained.dataset["image_shape"][:2]))
+    _, captured = trained.model.apply(
+        {"params": trained.params},
+        data.normalize(jnp.asarray(padded), affine),
+        capture_intermediates=True,
+        mutable=["intermediates"],
+    )
+    activate = lookup(layers.ACTIVATIONS, trained.model.activation, "activation")
+    found = {}
+    for name in ("c1", "s2", "c3", "s4"):
+        (maps,) = captured["intermediates"][name]["__call__"]
+        if name.startswith("c"):
+            maps = activate(layers.merge_phases(maps))
+        found[name] = np.asarray(maps[..., 0])
+    return found
+
+
 def headline(run: Run) -> str:
     """The report's title: what was trained on what, and what came out."""
     return (one_trial if len(run.summary["trials"]) == 1 else many_trials).headline(run)
 
 
 def sections(
-    run: Run, images: UInt8[np.ndarray, "test height width channel"] | str
+    run: Run,
+    images: UInt8[np.ndarray, "test height width channel"] | str,
+    portraits: Sequence[Portrait] | str,
 ) -> tuple[Section, ...]:
-    """The whole report; `images` are the test images, or the reason why there are none."""
-    results: tuple[Section, ...]
+    """The whole report; of images and portraits, what there is or the reason why there is none."""
+    results: tuple[Section | None, ...]
     if len(run.summary["trials"]) == 1:
         results = (one_trial.overview(run), one_trial.learning(run))
     else:
-        results = (many_trials.overview(run), many_trials.errors(run), many_trials.learning(run))
+        results = (
+            many_trials.overview(run),
+            comparisons.support(run),
+            many_trials.errors(run),
+            sweeps.grid(run),
+            sweeps.trends(run),
+            comparisons.effects(run),
+            many_trials.learning(run),
+            sweeps.time(run),
+            sweeps.tuning(run),
+            agreement.section(run, images),
+        )
+    results = (*results, shared.mistakes(run, images))
     return (
-        *results,
-        *(shared.mistakes(run, trial, images) for trial in shared.representatives(run)),
+        *(section for section in results if section is not None),
+        inside.section(run, portraits),
         shared.models(run),
         shared.timing(run),
         shared.reproduce(run),
@@ -140,10 +213,15 @@ def _parse_json(path: Path, text: str) -> Any:
 
 
 def _read_metrics(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    """Of each trial its lines by epoch; of an epoch that was trained twice, the later one."""
+    """Of each trial its lines by epoch; of an epoch that was trained twice, the later one.
+
+    Lines of the tuning stage belong to trials that the summary does not list.
+    """
     lines: dict[str, dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
     for text in path.read_text("utf-8").splitlines():
         line = _parse_json(path, text)
+        if line.get("stage") == "tune":
+            continue
         lines[line["trial"]][line["epoch"]] = line
     return {trial: [epochs[epoch] for epoch in sorted(epochs)] for trial, epochs in lines.items()}
 

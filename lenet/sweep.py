@@ -1,14 +1,20 @@
 """From a config to trials, and from trials to populations.
 
-A trial is one fully resolved config. Trials that differ only in TRACED fields, which are inputs of
-the compiled program, train together as one population.
+A trial is one fully resolved config. `config.sweep` maps fields to values, of which the product is
+run; `config.variants` maps names to overrides, each crossed with the sweep. Fields of the sweep
+that `config.tune` names are tuned: every variant is first trained with each of their values, on the
+seeds `config.tune_seeds` and with `config.validation_examples` held out; the values with the least
+mean validation error are then trained on all training images, on the seeds of the sweep.
+
+Trials that differ only in TRACED fields, which are inputs of the compiled program, train together
+as one population.
 """
 
 import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,13 +27,12 @@ from lenet.registry import lookup
 
 TRACED = ("seed", "learning_rate", "momentum", "weight_decay")
 # Fields that say what to run, not how one trial is trained.
-DECLARING = ("sweep",)
-# Fields of the whole run: every trial sees the same images.
+DECLARING = ("sweep", "variants", "tune", "tune_seeds")
+# Fields of the whole run, which has one data set.
 SHARED = (
     "dataset",
     "data_dir",
     "allow_subset",
-    "train_examples",
     "validation_examples",
     "normalization",
     "checkpoints_to_keep",
@@ -103,13 +108,17 @@ class Trial:
     Attributes:
         id: its name, unique in the run: the variant and the seed.
         variant: what it shares with the trials that differ from it only in the seed.
-        overrides: the swept fields and their values.
+        stage: `tune` if it is trained to choose the values of tuned fields, else `final`.
+        overrides: the fields that the sweep and the variant set, and their values.
+        tuned: the tuned fields and their values.
         fields: every field of its config, resolved.
     """
 
     id: str
     variant: str
+    stage: str
     overrides: Mapping[str, Any]
+    tuned: Mapping[str, Any]
     fields: Mapping[str, Any]
 
     @property
@@ -124,10 +133,72 @@ class Trial:
 
 
 Population = tuple[Trial, ...]
+Values = Mapping[str, Any]
 
 
-def resolve(config: ConfigDict, name: str) -> tuple[Trial, ...]:
-    """The trials of a config called `name`: the product of the values in `config.sweep`.
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A variant to train with one seed, all but the values of its tuned fields."""
+
+    variant: str
+    seed: int
+    overrides: Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a config declares.
+
+    Attributes:
+        base: every field, before any override.
+        cells: the trials to report, in order.
+        settings: the combinations of tuned values to choose from; one empty one if none are tuned.
+        tune_seeds: the seeds to choose them with.
+    """
+
+    base: Values
+    cells: tuple[Cell, ...]
+    settings: tuple[Values, ...]
+    tune_seeds: tuple[int, ...]
+
+    @property
+    def tuning(self) -> tuple[Trial, ...]:
+        """The trials that choose the tuned values; none if nothing is tuned."""
+        if self.settings == ({},):
+            return ()
+        variants = {cell.variant: cell.overrides for cell in self.cells}
+        return tuple(
+            self._trial(variant, seed, overrides, setting, "tune")
+            for variant, overrides in variants.items()
+            for setting in self.settings
+            for seed in self.tune_seeds
+        )
+
+    def final(self, chosen: Mapping[str, Values]) -> tuple[Trial, ...]:
+        """The trials to report, given the tuned values of each variant."""
+        return tuple(
+            self._trial(
+                cell.variant, cell.seed, cell.overrides, chosen.get(cell.variant, {}), "final"
+            )
+            for cell in self.cells
+        )
+
+    def _trial(
+        self, variant: str, seed: int, overrides: Values, setting: Values, stage: str
+    ) -> Trial:
+        fields = {**self.base, **overrides, **setting, "seed": seed}
+        name = variant
+        if stage == "tune":
+            name = ",".join([f"tune/{variant}", *(f"{k}={v}" for k, v in setting.items())])
+        elif self.settings != ({},):
+            fields["validation_examples"] = 0
+        return Trial(
+            f"{name}/seed={seed}", variant, stage, {**overrides, "seed": seed}, setting, fields
+        )
+
+
+def plan(config: ConfigDict, name: str) -> Plan:
+    """What a config called `name` declares, every field and value of it checked.
 
     Raises:
         ValueError: if a field or a value is not valid, naming it and what is.
@@ -143,38 +214,108 @@ def resolve(config: ConfigDict, name: str) -> tuple[Trial, ...]:
     base = {field: _plain(config[field]) for field in FIELDS}
     for field, value in base.items():
         FIELDS[field](field, value)
-    sweep = {key: _values(key, values) for key, values in config.sweep.items()}
-    trials = []
-    for combination in itertools.product(*sweep.values()):
-        overrides = dict(zip(sweep, combination, strict=True))
-        fields = {**base, **overrides}
-        chosen = [f"{key}={value}" for key, value in overrides.items() if key != "seed"]
-        variant = ",".join(chosen) or name
-        trials.append(Trial(f"{variant}/seed={fields['seed']}", variant, overrides, fields))
-    for trial in trials:
+    sweep = {field: _values(field, values) for field, values in config.sweep.items()}
+    variants = {
+        variant: _overrides(variant, overrides, sweep)
+        for variant, overrides in config.variants.items()
+    }
+    tune = _tuned(config, sweep)
+    seeds = sweep.pop("seed", (base["seed"],))
+    settings = _product({field: sweep.pop(field) for field in tune})
+    planned = Plan(
+        base,
+        tuple(
+            Cell(
+                ",".join([*([variant] if variant else []), *(f"{k}={v}" for k, v in swept.items())])
+                or name,
+                seed,
+                {**overrides, **swept},
+            )
+            for variant, overrides in (variants or {"": {}}).items()
+            for swept in _product(sweep)
+            for seed in seeds
+        ),
+        settings,
+        tuple(config.tune_seeds),
+    )
+    for trial in (*planned.tuning, *planned.final({})):
         model.create(trial.config, classes=2)
-    return tuple(trials)
+    return planned
 
 
-def populations(trials: tuple[Trial, ...]) -> tuple[Population, ...]:
-    """Groups trials that differ only in TRACED fields, in order of first appearance."""
+def choose(
+    tuning: Sequence[Trial], validation_errors: Mapping[str, float | None]
+) -> dict[str, Values]:
+    """The tuned values of each variant with the least mean validation error.
+
+    Args:
+        tuning: the trials of `Plan.tuning`.
+        validation_errors: by trial id; None for one that diverged, which counts as all wrong.
+    """
+    errors: dict[str, dict[tuple, list[float]]] = {}
+    for trial in tuning:
+        error = validation_errors[trial.id]
+        setting = tuple(trial.tuned.items())
+        found = errors.setdefault(trial.variant, {}).setdefault(setting, [])
+        found.append(1.0 if error is None else error)
+    best: dict[str, Values] = {}
+    for variant, settings in errors.items():
+        sums = {setting: sum(found) for setting, found in settings.items()}
+        best[variant] = dict(min(sums.items(), key=lambda item: item[1])[0])
+    return best
+
+
+def populations(
+    trials: Sequence[Trial], known: Sequence[Sequence[str]] = ()
+) -> tuple[Population, ...]:
+    """Groups trials that differ only in TRACED fields, in order of first appearance.
+
+    Args:
+        trials: the trials to train.
+        known: the ids of populations that have been begun. They stay as they are, and come first;
+            only the other trials are grouped anew.
+    """
+    by_id = {trial.id: trial for trial in trials}
+    begun = [tuple(by_id[i] for i in ids) for ids in known if all(i in by_id for i in ids)]
+    taken = {trial.id for group in begun for trial in group}
     groups: dict[tuple, list[Trial]] = {}
     for trial in trials:
-        static = tuple(sorted((k, v) for k, v in trial.fields.items() if k not in TRACED))
-        groups.setdefault(static, []).append(trial)
-    return tuple(tuple(group) for group in groups.values())
+        if trial.id not in taken:
+            static = tuple(sorted((k, v) for k, v in trial.fields.items() if k not in TRACED))
+            groups.setdefault(static, []).append(trial)
+    return (*begun, *(tuple(group) for group in groups.values()))
+
+
+def extends(held: Plan, wanted: Plan) -> bool:
+    """Whether a plan is another one with trials added, and nothing else changed."""
+    return (
+        held.base == wanted.base
+        and held.settings == wanted.settings
+        and held.tune_seeds == wanted.tune_seeds
+        and all(cell in wanted.cells for cell in held.cells)
+    )
 
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _values(field: str, values: Any) -> tuple[Any, ...]:
+def _product(values: Mapping[str, tuple[Any, ...]]) -> tuple[Values, ...]:
+    return tuple(
+        dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
+    )
+
+
+def _sweepable(field: str, where: str) -> None:
     allowed = [key for key in FIELDS if key not in SHARED]
     if field not in allowed:
         raise ValueError(
-            f"sweep.{field} is not a field that can be swept; choose from: {', '.join(allowed)}"
+            f"{where}.{field} is not a field that can be swept; choose from: {', '.join(allowed)}"
         )
+
+
+def _values(field: str, values: Any) -> tuple[Any, ...]:
+    _sweepable(field, "sweep")
     if isinstance(values, str) or not isinstance(values, tuple | list) or not values:
         raise ValueError(f"sweep.{field}={values!r} must be a list of one or more values")
     if len({repr(value) for value in values}) < len(values):
@@ -183,3 +324,45 @@ def _values(field: str, values: Any) -> tuple[Any, ...]:
     for value in plain:
         FIELDS[field](f"sweep.{field}", value)
     return plain
+
+
+def _overrides(variant: str, overrides: Any, sweep: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(overrides, ConfigDict | dict):
+        raise ValueError(f"variants.{variant}={overrides!r} must map fields to values")
+    plain = {field: _plain(value) for field, value in overrides.items()}
+    for field, value in plain.items():
+        _sweepable(field, f"variants.{variant}")
+        if field == "seed":
+            raise ValueError(f"variants.{variant}.seed: seeds are swept, with sweep.seed")
+        if field in sweep:
+            raise ValueError(
+                f"variants.{variant}.{field}: {field} is swept as well; take it out of one of them"
+            )
+        FIELDS[field](f"variants.{variant}.{field}", value)
+    return plain
+
+
+def _tuned(config: ConfigDict, sweep: Mapping[str, Any]) -> tuple[str, ...]:
+    tune, seeds = _plain(config.tune), _plain(config.tune_seeds)
+    if not isinstance(tune, tuple):
+        raise ValueError(f"tune={tune!r} must be a list of fields of the sweep")
+    for field in tune:
+        if field not in sweep or field == "seed":
+            swept = ", ".join(key for key in sweep if key != "seed") or "nothing but seeds"
+            raise ValueError(f"tune={field!r} is not swept; the sweep has: {swept}")
+    if tune:
+        if not (isinstance(seeds, tuple) and seeds):
+            raise ValueError(f"tune_seeds={seeds!r} must be a list of one or more seeds")
+        for seed in seeds:
+            FIELDS["seed"]("tune_seeds", seed)
+        both = set(seeds) & set(sweep.get("seed", (config.seed,)))
+        if both:
+            raise ValueError(
+                f"tune_seeds={seeds!r} and the seeds of the sweep share {sorted(both)}; what is "
+                "chosen with a seed must be tested with others"
+            )
+        if not config.validation_examples:
+            raise ValueError(
+                "tune needs validation images to choose on: set validation_examples, to 10000 say"
+            )
+    return tune

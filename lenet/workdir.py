@@ -32,13 +32,19 @@ class WorkdirError(ValueError):
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, config: ConfigDict, overwrite: bool) -> Iterator[Callable[[], None]]:
+def claimed(
+    folder: Path,
+    config: ConfigDict,
+    overwrite: bool,
+    extends: Callable[[dict[str, Any]], bool] = lambda held: False,
+) -> Iterator[Callable[[], None]]:
     """Makes the workdir this config's and, while the context lasts, this process's own.
 
     Args:
         folder: the workdir, made if need be.
         config: compared with what is in `config.json`, if it is there.
         overwrite: whether another run's results may be deleted.
+        extends: whether this config only adds to one that differs from it, given that one.
 
     Yields:
         A function to be called when the work begins: it deletes what is to be overwritten and
@@ -73,7 +79,7 @@ def claimed(folder: Path, config: ConfigDict, overwrite: bool) -> Iterator[Calla
         except BlockingIOError as error:
             raise WorkdirError(f"workdir {folder} is in use by another run") from error
         if held.is_file() and not overwrite:
-            _check_same(held, wanted)
+            _check_same(held, wanted, extends)
         try:
             yield begin
         finally:
@@ -82,7 +88,9 @@ def claimed(folder: Path, config: ConfigDict, overwrite: bool) -> Iterator[Calla
                 folder.rmdir()
 
 
-def _check_same(path: Path, wanted: dict[str, Any]) -> None:
+def _check_same(
+    path: Path, wanted: dict[str, Any], extends: Callable[[dict[str, Any]], bool]
+) -> None:
     try:
         held = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -92,7 +100,7 @@ def _check_same(path: Path, wanted: dict[str, Any]) -> None:
         for field in sorted({*held, *wanted})
         if held.get(field) != wanted.get(field)
     ]
-    if differing:
+    if differing and not extends(held):
         raise WorkdirError(
             f"workdir {path.parent} holds a run of another config; it differs in: "
             f"{', '.join(differing)}; name another workdir, or start over with --overwrite"

@@ -12,6 +12,11 @@ from lenet import figures
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+TUNED = figures.Sensitivity(
+    "a", (0.001, 0.01, 0.1), ((0.02, 0.03), (0.01, 0.02), ()), (0, 0, 2), chosen=0.01
+)
+
+
 def curve(label, *values, **band):
     return figures.Curve(label, np.arange(1, len(values) + 1), np.array(values, float), **band)
 
@@ -43,6 +48,27 @@ def every_figure():
         "errors_by_variant": figures.errors_by_variant([row], title="T"),
         "confusion_matrix": figures.confusion_matrix(counts, ("0", "1"), title="T"),
         "image_grid": figures.image_grid(pixels, ["0→1 50 %"] * 3, title="T"),
+        "published": figures.errors_by_variant([row], title="T", references={"paper": 0.0095}),
+        "differences": figures.differences(
+            [
+                figures.Difference("a", 0.01, (0.005, 0.015), True),
+                figures.Difference("b", 0.0),
+            ],
+            title="T",
+            xlabel="points",
+        ),
+        "factor_grid": figures.factor_grid(
+            [[figures.Cell(0.01, (0.0, 0.02)), figures.Cell(None)]],
+            ["tanh"],
+            ["max", "average"],
+            title="T",
+            ylabel="activation",
+            xlabel="pooling",
+        ),
+        "sensitivity": figures.sensitivity([TUNED] * 3, title="T", xlabel="rate", ylabel="error"),
+        "portrait": figures.portrait(
+            np.ones((5, 5, 1, 2)), {"c1": np.ones((2, 4, 4)), "s2": np.zeros((2, 2, 2))}, title="T"
+        ),
     }
 
 
@@ -66,7 +92,8 @@ def test_every_colour_has_a_name_that_a_dark_page_can_exchange(name):
     ("values", "scale"),
     [
         ((10.0, 1.0, 0.5), "log"),
-        ((1.0, 0.5, 0.4), "linear"),
+        ((1.0, 0.5, 0.34), "linear"),
+        ((1.0, 0.5, 0.33), "log"),
         ((10.0, 1.0, 0.0), "linear"),
         ((np.nan, np.nan), "linear"),
     ],
@@ -155,3 +182,111 @@ def test_image_grid_leaves_colours_as_they_are():
 def test_image_grid_refuses_captions_that_do_not_match():
     with pytest.raises(ValueError, match="2 images cannot have 1 captions"):
         figures.image_grid(np.zeros((2, 4, 4, 1), np.uint8), ["a"], title="T")
+
+
+def test_curves_can_run_over_seconds():
+    line = figures.Curve("a", np.array([1.5, 2.5]), np.array([0.2, 0.1]))
+    axes = figures.learning_curves([line], title="T", ylabel="error", xlabel="seconds").axes[0]
+    assert axes.get_xlabel() == "seconds"
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [1.5, 2.5])
+
+
+def test_bands_are_drawn_for_as_many_curves_as_there_are_colours():
+    band = {"low": np.array([0.1, 0.1]), "high": np.array([0.4, 0.3])}
+    for count, bands in ((6, 6), (7, 0)):
+        lines = [curve(f"variant {index}", 0.3, 0.2, **band) for index in range(count)]
+        axes = figures.learning_curves(lines, title="T", ylabel="error").axes[0]
+        assert len(axes.collections) == bands
+
+
+def test_published_errors_are_lines_that_a_legend_explains():
+    row = figures.ErrorsOfVariant("a", (0.01, 0.02), 0.015)
+    figure = figures.errors_by_variant([row], title="T", references={"1998": 0.0095, "b": 0.011})
+    places = [line.get_xdata()[0] for line in figure.axes[0].lines[:2]]
+    assert places == pytest.approx([0.95, 1.1])
+    assert {"1998: 0.95 %", "b: 1.10 %"} <= set(texts(figure))
+
+
+def test_only_established_differences_are_filled():
+    rows = [
+        figures.Difference("a", 0.01, (0.005, 0.015), established=True),
+        figures.Difference("b", 0.001, (-0.004, 0.006)),
+        figures.Difference("c", 0.002),
+    ]
+    axes = figures.differences(rows, title="T", xlabel="points").axes[0]
+    dots = [line for line in axes.lines if str(line.get_gid()).startswith(("established", "open"))]
+    assert [dot.get_gid() for dot in dots] == ["established-0", "open-1", "open-2"]
+    assert [float(dot.get_xdata()[0]) for dot in dots] == pytest.approx([1.0, 0.1, 0.2])
+    fills = [dot.get_markerfacecolor() == dot.get_color() for dot in dots]
+    assert fills == [True, False, False]
+    ends = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2][1:]
+    np.testing.assert_allclose(ends, [[0.5, 1.5], [-0.4, 0.6]])
+
+
+def test_the_grid_prints_means_and_intervals_and_colours_the_greatest_error_most():
+    cells = [
+        [figures.Cell(0.0100, (0.0090, 0.0110)), figures.Cell(0.0150, (0.0140, 0.0160))],
+        [figures.Cell(0.0125), figures.Cell(None)],
+    ]
+    figure = figures.factor_grid(
+        cells, ["tanh", "relu"], ["max", "average"], title="T", ylabel="y", xlabel="x"
+    )
+    printed = [text.get_text() for text in figure.axes[0].texts]
+    assert printed == ["1.00", "0.90 to 1.10", "1.50", "1.40 to 1.60", "1.25", "diverged"]
+    strengths = [patch.get_alpha() for patch in figure.axes[0].patches[:3]]
+    assert strengths[0] < strengths[2] < strengths[1]
+
+
+def test_every_tuned_seed_is_a_dot_the_chosen_value_ringed_and_divergence_said():
+    figure = figures.sensitivity([TUNED], title="T", xlabel="rate", ylabel="validation error")
+    axes = figure.axes[0]
+    dots = [
+        (x, y)
+        for line in axes.lines
+        if str(line.get_gid()).startswith("seeds")
+        for x, y in line.get_xydata()
+    ]
+    np.testing.assert_allclose(dots, [(0.001, 2), (0.001, 3), (0.01, 1), (0.01, 2)])
+    (ring,) = [line for line in axes.lines if line.get_gid() == "chosen-0"]
+    np.testing.assert_allclose(ring.get_xydata(), [(0.01, 1.5)])
+    assert axes.get_xscale() == "log"
+    assert "2 diverged" in texts(figure)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_panel_a_variant(count):
+    panels = [
+        figures.Sensitivity(f"v{k}", (0.0, 1.0), ((0.1,), (0.2,)), (0, 0)) for k in range(count)
+    ]
+    figure = figures.sensitivity(panels, title="T", xlabel="decay", ylabel="error")
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in drawn] == [f"v{k}" for k in range(count)]
+    assert drawn[0].get_xscale() == "linear"
+
+
+def test_a_portrait_paints_signs_in_colours_and_magnitudes_in_strength():
+    maps = np.array([[[2.0, -1.0], [0.0, 0.0]]])
+    figure = figures.portrait(np.zeros((5, 5, 1, 1)), {"c1": maps}, title="T")
+    painted = {image.get_gid(): image.get_array() for image in figure.axes[0].images}
+    assert list(painted) == ["kernels-0", "c1-0"]
+    np.testing.assert_allclose(painted["c1-0"][..., 3], [[1, 0.5], [0, 0]])
+    blue, orange = painted["c1-0"][0, 0, :3], painted["c1-0"][0, 1, :3]
+    assert blue[2] > blue[0]
+    assert orange[0] > orange[2]
+    assert not painted["kernels-0"][..., 3].any()
+
+
+def test_kernels_on_colours_are_shown_in_colour_with_zero_mid_grey():
+    kernels = np.zeros((5, 5, 3, 2))
+    kernels[0, 0, 0, 0], kernels[0, 0, 2, 0] = 4.0, -4.0
+    (first, second) = figures.portrait(kernels, {}, title="T").axes[0].images
+    np.testing.assert_allclose(first.get_array()[0, 0], [1, 0.5, 0])
+    np.testing.assert_allclose(second.get_array(), 0.5)
+
+
+def test_a_long_title_takes_the_lines_it_needs():
+    row = figures.ErrorsOfVariant("a", (0.01,), 0.01)
+    title = " ".join(["scaled_tanh and subsampling cannot be told apart"] * 3)
+    shown = figures.errors_by_variant([row], title=title)._suptitle.get_text()
+    assert "\n" in shown
+    assert shown.replace("\n", " ") == title

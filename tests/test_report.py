@@ -7,11 +7,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+from jax import lax
+from ml_collections import ConfigDict
 
-from lenet import data, report
-from lenet.templates import document, run, shared
+from lenet import checkpoints, data, model, report
+from lenet.statistics import compare_variants, factor_effects
+from lenet.templates import comparisons, document, run, shared, sweeps
 
 ROOT = Path(__file__).parents[1]
 LABELS = np.arange(60, dtype=np.int32) % 3
@@ -179,6 +183,72 @@ def several_runs(folder, **arguments):
     return finished_run(folder, trials, **arguments)
 
 
+# Of each cell and seed which images are misclassified; None diverged.
+SWEPT = {
+    ("tanh", "max"): ((3,), (3, 4), (3, 4)),
+    ("tanh", "average"): ((3, 7, 8), (3, 7, 8, 9), None),
+    ("relu", "max"): ((3,), (3, 10), (3,)),
+    ("relu", "average"): ((3, 7), (3, 7, 11), (3, 7, 12, 13)),
+}
+TUNED = {
+    "activation=tanh,pooling=max": {0.001: (0.02, 0.03), 0.01: (0.04, 0.05)},
+    "activation=relu,pooling=max": {0.001: (0.03, 0.04), 0.01: (0.01, None), 0.1: (0.05, 0.06)},
+}
+
+
+def edit(path, **changes):
+    """Changes fields of a JSON file; None takes a field out."""
+    fields = {**json.loads(path.read_text()), **changes}
+    kept = {name: value for name, value in fields.items() if value is not None}
+    path.write_text(json.dumps(kept))
+    return kept
+
+
+def sweep_run(folder, cells=SWEPT, factors=("activation", "pooling"), **arguments):
+    """A sweep as an experiment leaves it, with statistics, tuning and training seconds."""
+    trials, overrides = [], []
+    for values, seeds in cells.items():
+        chosen = dict(zip(factors, values, strict=True))
+        variant = ",".join(f"{field}={value}" for field, value in chosen.items())
+        for seed, wrong in enumerate(seeds):
+            trials.append((variant, seed, None if wrong is None else mistaken(*wrong)))
+            overrides.append({**chosen, "seed": seed})
+    workdir = finished_run(folder, trials, **arguments)
+    path = workdir / "summary.json"
+    rows = json.loads(path.read_text())["trials"]
+    rows = [{**row, "overrides": each} for row, each in zip(rows, overrides, strict=True)]
+    errors = {row["variant"]: {} for row in rows}
+    for row in rows:
+        if row["test_error"] is not None:
+            errors[row["variant"]][row["seed"]] = row["test_error"]
+    edit(
+        path,
+        trials=rows,
+        comparisons=compare_variants(errors),
+        effects=factor_effects(
+            [(row["overrides"], row["seed"], row["test_error"]) for row in rows]
+        ),
+        tuning=[
+            {
+                "variant": variant,
+                "overrides": {"learning_rate": rate},
+                "seeds": [0, 1],
+                "validation_errors": seeds,
+                "validation_error_mean": None if None in seeds else float(np.mean(seeds)),
+                "diverged": seeds.count(None),
+                "chosen": rate == 0.001,
+            }
+            for variant, rates in TUNED.items()
+            for rate, seeds in rates.items()
+        ],
+    )
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [{**line, "train_seconds": 10.0 * line["epoch"], "stage": "final"} for line in lines]
+    lines.append({**lines[0], "trial": "tune/other", "stage": "tune"})
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return workdir
+
+
 def written(workdir):
     """The Markdown, and the text of the page with its white space as a reader sees it."""
     report.write(str(workdir))
@@ -253,7 +323,7 @@ def test_a_run_without_mistakes_says_so(tmp_path):
     assert not (workdir / "figures" / "misclassified.svg").exists()
 
 
-@pytest.mark.parametrize("make", [one_run, several_runs])
+@pytest.mark.parametrize("make", [one_run, several_runs, sweep_run])
 def test_page_is_one_file_that_needs_nothing_else(tmp_path, make):
     workdir = make(tmp_path)
     report.write(str(workdir))
@@ -276,7 +346,7 @@ def test_page_is_one_file_that_needs_nothing_else(tmp_path, make):
         assert reference in identities
 
 
-@pytest.mark.parametrize("make", [one_run, several_runs])
+@pytest.mark.parametrize("make", [one_run, several_runs, sweep_run])
 def test_markdown_shows_every_figure_and_no_other(tmp_path, make):
     workdir = make(tmp_path)
     text, _ = written(workdir)
@@ -315,6 +385,8 @@ def test_several_trials_show_means_intervals_and_what_diverged(tmp_path):
     assert {path.name for path in (workdir / "figures").glob("mis*")} == {
         "misclassified_relu_max.svg",
         "misclassified_tanh_avg.svg",
+        "mistakes_only_relu_max.svg",
+        "mistakes_only_tanh_avg.svg",
     }
 
 
@@ -450,6 +522,7 @@ def test_every_block_has_both_renderings():
     plot = document.Plot("p", '<svg viewBox="0 0 1 1"></svg>', 1.0, "alternative", "caption")
     blocks = (
         document.Text("**bold** and `code` at 5 %"),
+        document.Bullets(("first <1>", "n = 3")),
         document.Notice("mind"),
         document.Facts((("1", "one"),)),
         document.Table(("a", "b"), (("x|y", "1.5"),)),
@@ -462,7 +535,352 @@ def test_every_block_has_both_renderings():
     assert not Page(page).open
     assert "<strong>bold</strong> and <code>code</code> at 5&nbsp;%" in page
     assert '<td class="number">1.5</td>' in page
+    assert "<ul><li>first &lt;1&gt;</li><li>n&nbsp;=&nbsp;3</li></ul>" in page
     assert "run &lt;it&gt;" in page
     text = document.to_markdown("T", drawn)
     assert "| a | b |\n| --- | ---: |\n| x\\|y | 1.5 |" in text
+    assert "- first &lt;1>\n- n = 3" in text
     assert text.count("![alternative](figures/p.svg)") == 2
+
+
+def comparison(difference, ci95, corrected, n=10, p_value=0.01, dropped=0):
+    fields = {"difference": difference, "ci95": ci95, "p_value": p_value, "p_value_holm": corrected}
+    return {**fields, "n": n, "method": "paired t over seeds", "dropped": dropped}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (
+            comparison(0.0003, [-0.0005, 0.0011], 0.5, p_value=0.5),
+            "**tanh** and **relu** cannot be told apart with n = 10: difference 0.03 points, "
+            "interval -0.05 to 0.11.",
+        ),
+        (
+            comparison(-0.0003, [-0.0011, 0.0005], 0.5, p_value=0.5),
+            "**relu** and **tanh** cannot be told apart with n = 10: difference 0.03 points, "
+            "interval -0.05 to 0.11.",
+        ),
+        (
+            comparison(0.0012, [0.0005, 0.0019], 0.003),
+            "**relu** beats **tanh** by 0.12 points (0.05 to 0.19, Holm p = 0.003, n = 10).",
+        ),
+        (
+            comparison(-0.0012, [-0.0019, -0.0005], 0.0002, n=9, dropped=1),
+            "**tanh** beats **relu** by 0.12 points (0.05 to 0.19, Holm p < 0.001, n = 9; "
+            "1 seed without a result on both sides left out).",
+        ),
+        (
+            comparison(0.0012, [0.0001, 0.0023], 0.08),
+            "**tanh** and **relu** cannot be told apart with n = 10: difference 0.12 points, "
+            "interval 0.01 to 0.23, which leaves out 0, but not after the correction for all "
+            "tests (Holm p = 0.08).",
+        ),
+        (
+            comparison(0.0012, None, None, n=1, p_value=None),
+            "**tanh** and **relu** cannot be told apart with n = 1: difference 0.12 points, with "
+            "no interval.",
+        ),
+        (
+            comparison(0.0012, None, None, n=3, p_value=None),
+            "**tanh** and **relu** cannot be told apart with n = 3: difference 0.12 points with "
+            "every seed, and what does not vary cannot be tested.",
+        ),
+        (
+            comparison(None, None, None, n=0, p_value=None),
+            "**tanh** and **relu** cannot be compared: no seed has a result in both.",
+        ),
+    ],
+)
+def test_a_comparison_is_put_into_words(found, expected):
+    named = {"a": "A", "b": "B", **found}
+    names = {"A": "tanh", "B": "relu"}
+    assert comparisons.comparison_sentence(named, names.__getitem__) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "expected"),
+    [
+        (
+            "main",
+            comparison(0.0012, [0.0005, 0.0019], 0.003),
+            "**tanh** beats **relu** by 0.12 points (0.05 to 0.19, Holm p = 0.003, n = 10).",
+        ),
+        (
+            "interaction",
+            comparison(-0.0005, [-0.0009, -0.0001], 0.02),
+            "The change in test error from tanh to relu is 0.05 points lower with average pooling "
+            "than with max pooling (0.01 to 0.09, Holm p = 0.02, n = 10).",
+        ),
+        (
+            "interaction",
+            comparison(0.0005, [-0.0001, 0.0011], 0.2),
+            "Whether the step from tanh to relu depends on pooling (max pooling or average "
+            "pooling) cannot be told with n = 10: the difference of the differences is 0.05 "
+            "points, interval -0.01 to 0.11.",
+        ),
+    ],
+)
+def test_an_effect_is_put_into_words(kind, found, expected):
+    count = 1 if kind == "main" else 2
+    described = {
+        "kind": kind,
+        "factors": ["activation", "pooling"][:count],
+        "levels": ["relu", "average"][:count],
+        "reference": ["tanh", "max"][:count],
+    }
+    assert comparisons.effect_sentence({**described, **found}) == expected
+
+
+def test_a_sweep_says_what_its_comparisons_and_effects_support(tmp_path):
+    workdir = sweep_run(tmp_path)
+    for text in written(workdir):
+        assert "What the data support" in text
+        assert "What each factor does" in text
+        assert "of 6 pairs of variants can be told apart" in text
+        assert "1 seed without a result in every combination is left out here" in text
+        # Three pairs differ by the same with every seed, which makes no test.
+        assert "P-values are corrected by Holm's method for 3 tests made here" in text
+    # Errors of tanh minus relu with max pooling: 0, 0 and 1 of 60 images.
+    row = "| tanh + max | relu + max | 0.56 | -1.83 to 2.95 | 0.42 | 0.42 | 3 | 0 |"
+    assert row in (workdir / "report.md").read_text()
+    names = {path.stem for path in (workdir / "figures").iterdir()}
+    assert {"comparisons", "effects", "grid_activation_pooling", "rate_sensitivity"} <= names
+
+
+def test_of_many_pairs_only_those_with_the_best_variant_are_spoken_of(tmp_path):
+    cells = {
+        (activation, pooling): tuple((*range(20 + 3 * index), 50 + seed) for seed in range(3))
+        for index, (activation, pooling) in enumerate(
+            (activation, pooling)
+            for activation in ("tanh", "relu")
+            for pooling in ("max", "average", "stride")
+        )
+    }
+    workdir = sweep_run(tmp_path, cells)
+    text, _ = written(workdir)
+    assert "**tanh + max** has the lowest mean. It beats 0 of the 5 others" in text
+    assert "Of all 15 pairs of variants, 0 can be told apart." in text
+    # Each cell has three mistakes more than the one before, with every seed.
+    assert "**relu + max** and **tanh + max** cannot be told apart with n = 3: difference" in text
+    assert "**relu + max** and **relu + average**" not in text
+    labels = drawn_texts(workdir / "figures" / "comparisons.svg")
+    assert "test error minus that of tanh + max (points)" in labels
+
+
+@pytest.mark.parametrize("absent", ["comparisons", "effects", "tuning"])
+def test_a_summary_without_statistics_still_makes_a_report(tmp_path, absent):
+    workdir = sweep_run(tmp_path)
+    edit(workdir / "summary.json", **{absent: None})
+    (text, _) = written(workdir)
+    headings = {
+        "comparisons": "## What the data support",
+        "effects": "## What each factor does",
+        "tuning": "## Choosing the learning rate",
+    }
+    assert {field for field, heading in headings.items() if heading not in text} == {absent}
+
+
+def test_names_of_variants_are_shortened_unless_two_become_the_same():
+    def labels(*names):
+        summary = {"variants": [{"name": name} for name in names]}
+        none = np.zeros((0, 0), np.int32)
+        empty = run.Run({}, {}, summary, {}, (), none.ravel(), none, none.astype(np.float32))
+        return list(empty.labels.values())
+
+    assert labels("activation=scaled_tanh,pooling=max") == ["scaled_tanh + max"]
+    assert labels("paper,learning_rate=0.01,widths=(6, 16, 120, 84)") == [
+        "paper + learning rate 0.01 + widths (6, 16, 120, 84)"
+    ]
+    assert labels("relu max") == ["relu max"]
+    assert labels("activation=max", "pooling=max") == ["activation=max", "pooling=max"]
+
+
+def test_each_cell_of_the_grid_is_the_mean_over_its_seeds(tmp_path):
+    workdir = sweep_run(tmp_path)
+    report.write(str(workdir))
+    drawn = drawn_texts(workdir / "figures" / "grid_activation_pooling.svg")
+    # 5, 7, 4 and 9 mistakes in 3, 2, 3 and 3 times 60 images.
+    assert [text for text in drawn if re.fullmatch(r"\d\.\d\d", text)] == [
+        "2.78",
+        "5.83",
+        "2.22",
+        "5.00",
+    ]
+    assert drawn[-1] == "Lowest: relu with max pooling, 2.22 %"
+
+
+def test_a_grid_over_more_factors_averages_the_rest_seed_by_seed(tmp_path):
+    cells = {
+        (activation, pooling, head): ((*range(2 + index),), (*range(4 + index),))
+        for index, (activation, pooling, head) in enumerate(
+            (activation, pooling, head)
+            for activation in ("tanh", "relu")
+            for pooling in ("max", "average")
+            for head in ("dense", "gap")
+        )
+    }
+    workdir = sweep_run(tmp_path, cells, ("activation", "pooling", "head"))
+    loaded = report.read(str(workdir))
+    cell = sweeps._cell(loaded, {"activation": "tanh", "pooling": "average"})
+    # Heads dense and gap make 4 and 5 mistakes with seed 0, and two more with seed 1.
+    assert cell.mean == pytest.approx((4.5 + 6.5) / 2 / 60)
+    assert cell.interval[1] - cell.mean == pytest.approx(12.7062 / 60, rel=1e-4)
+    report.write(str(workdir))
+    assert len(list((workdir / "figures").glob("grid_*"))) == 3
+
+
+def test_a_swept_number_is_drawn_against_the_error(tmp_path):
+    cells = {(size,): ((*range(3 - index),), (3,)) for index, size in enumerate((15, 30, 60))}
+    workdir = sweep_run(tmp_path, cells, ("batch_size",))
+    for text in written(workdir):
+        assert "Test error against batch size" in text
+        assert "Activation x pooling" not in text
+        assert "What each factor does" not in text
+    drawn = drawn_texts(workdir / "figures" / "trend_batch_size.svg")
+    assert "Lowest: batch size 60, 1.67 %" in drawn
+
+
+def test_every_tuned_value_is_shown_with_the_one_that_was_chosen(tmp_path):
+    workdir = sweep_run(tmp_path)
+    for text in written(workdir):
+        assert "Choosing the learning rate" in text
+        assert "At the edge of what was tried: tanh + max" in text.replace("**", "")
+    markdown = (workdir / "report.md").read_text()
+    assert "| tanh + max | 0.001 | 2.50 % | 2 | 0 | chosen |" in markdown
+    assert "| relu + max | 0.01 | - | 2 | 1 |  |" in markdown
+    drawn = drawn_texts(workdir / "figures" / "rate_sensitivity.svg")
+    assert "1 diverged" in drawn
+    assert "Every variant does best with learning rate 0.001" in drawn
+
+
+def test_the_tuning_stage_has_no_part_in_curves_and_times(tmp_path):
+    loaded = report.read(str(sweep_run(tmp_path)))
+    assert set(loaded.metrics) == {trial["id"] for trial in loaded.summary["trials"]}
+    assert "seed" not in loaded.factors
+    assert "learning_rate" not in loaded.factors
+
+
+def test_epochs_and_seconds_to_reach_an_error(tmp_path):
+    workdir = sweep_run(tmp_path)
+    path = workdir / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    curves = {("activation=relu,pooling=max", 0): (0.04, 0.009)}
+    for line in lines:
+        seen = curves.get((line["variant"], line["seed"]), (0.04, 0.014))
+        line["test_error"] = None if line["test_error"] is None else seen[line["epoch"] - 1]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (text, _) = written(workdir)
+    assert "| variant | error 2.0 % | error 1.5 % | error 1.2 % | error 1.0 % |" in text
+    cells = ["2.0 (20.0 s)"] * 2
+    assert f"| tanh + max | {' | '.join(cells)} | never | never |" in text
+    some = "2.0 (20.0 s), 1 of 3"
+    assert f"| relu + max | {' | '.join(cells)} | {some} | {some} |" in text
+    assert (workdir / "figures" / "error_against_time.svg").exists()
+
+
+def test_mistakes_are_sorted_into_common_and_unique_ones(tmp_path):
+    workdir = sweep_run(tmp_path)
+    for text in written(workdir):
+        text = text.replace("**", "")
+        assert "1 image of 60 is wrong for all 4 variants; 4 images for at least one" in text
+    markdown = (workdir / "report.md").read_text()
+    assert "| tanh + max | 2 | 1 | 1 |" in markdown
+    assert "| tanh + average | 3 | 1 | 1 |" in markdown
+    assert "| relu + max | 1 | 1 | 0 |" in markdown
+    assert "| relu + average | 2 | 1 | 0 |" in markdown
+    # Image 3 has label 0, image 8 label 2; 11 trials finished.
+    shown = drawn_texts(workdir / "figures" / "mistakes_all.svg")
+    assert shown == ["1 image wrong for every variant", "0→1 11/11"]
+    only = workdir / "figures" / "mistakes_only_activation_tanh_pooling_average.svg"
+    assert drawn_texts(only) == ["1 image wrong for tanh + average only", "2→0 2/2"]
+    assert len(list((workdir / "figures").glob("mistakes_only*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "shown"),
+    [
+        ("mnist", {}, True),
+        ("mnist", {"train_examples": 20}, False),
+        ("mnist_5k", {}, False),
+        ("fashion_mnist", {}, False),
+    ],
+)
+def test_published_errors_stand_beside_those_of_the_whole_of_mnist_only(
+    tmp_path, name, config, shown
+):
+    workdir = several_runs(tmp_path, name=name, **config)
+    report.write(str(workdir))
+    drawn = drawn_texts(workdir / "figures" / "test_error.svg")
+    assert ("LeNet-5, 1998: 0.95 %" in drawn) == shown
+
+
+def trained_network(activation="tanh", pooling="max"):
+    network = model.LeNet(activation=activation, pooling=pooling, classes=3)
+    params = model.init_params(network, jax.random.key(0), (32, 32, 1))
+    dataset = {"image_shape": [32, 32, 1], "normalization": {"scale": [0.01], "offset": [-0.1]}}
+    return checkpoints.Trained("id", 1, ConfigDict(), network, params, dataset)
+
+
+def test_feature_maps_are_those_that_the_layers_make_one_after_the_other():
+    trained = trained_network("tanh", "average")
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8)
+    maps = report.feature_maps(trained, image)
+    shapes = {name: each.shape for name, each in maps.items()}
+    assert shapes == {"c1": (6, 28, 28), "s2": (6, 14, 14), "c3": (16, 10, 10), "s4": (16, 5, 5)}
+    x = np.pad(image[..., 0], 2)[None] * np.float32(0.01) - np.float32(0.1)
+    for convolution, pooling in (("c1", "s2"), ("c3", "s4")):
+        weights = trained.params[convolution]
+        y = lax.conv_general_dilated(
+            x[None], weights["kernel"], (1, 1), "VALID", dimension_numbers=("NCHW", "HWIO", "NCHW")
+        )[0]
+        y = np.tanh(np.asarray(y) + np.asarray(weights["bias"])[:, None, None])
+        np.testing.assert_allclose(maps[convolution], y, atol=1e-4)
+        channel, height, width = y.shape
+        x = y.reshape(channel, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+        np.testing.assert_allclose(maps[pooling], x, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+def test_feature_maps_after_the_activation_lie_in_its_range(activation):
+    image = np.random.default_rng(1).integers(0, 256, (28, 28, 1), np.uint8)
+    maps = report.feature_maps(trained_network(activation), image)
+    low, high = {"relu": (0, np.inf), "tanh": (-1, 1), "gelu": (-0.18, np.inf)}[activation]
+    for each in maps.values():
+        assert low <= each.min() <= each.max() <= high
+
+
+@pytest.mark.parametrize(
+    ("make", "figures_drawn"),
+    [
+        (one_run, ["inside"]),
+        (several_runs, ["inside_relu_max", "inside_tanh_avg"]),
+    ],
+)
+def test_kernels_and_feature_maps_of_a_network_of_each_variant(
+    tmp_path, monkeypatch, make, figures_drawn
+):
+    monkeypatch.setattr(checkpoints, "load_trained", lambda workdir, trial: trained_network())
+    workdir = make(tmp_path)
+    text, _ = written(workdir)
+    drawn = sorted((workdir / "figures").glob("inside*"))
+    assert [path.stem for path in drawn] == figures_drawn
+    for path in drawn:
+        assert {"kernels", "c1", "s2", "c3", "s4"} <= set(drawn_texts(path))
+        assert path.read_text().count("<image") == 6 + 6 + 6 + 16 + 16
+    assert "what each layer makes of the first test image (its label: 0)" in text
+
+
+def test_kernels_are_drawn_without_the_images_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "load_trained", lambda workdir, trial: trained_network())
+    workdir = one_run(tmp_path)
+    images_file(tmp_path).unlink()
+    text, _ = written(workdir)
+    assert (workdir / "figures" / "inside.svg").read_text().count("<image") == 6
+    assert "first test image" not in text
+
+
+def test_without_checkpoints_the_report_says_why_there_are_no_kernels(tmp_path):
+    for text in written(one_run(tmp_path)):
+        assert "Kernels and feature maps are not drawn" in text
+        assert "has no checkpoint yet" in text

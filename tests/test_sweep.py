@@ -10,17 +10,30 @@ from lenet import sweep
 CONFIGS = sorted(path.stem for path in pathlib.Path(base.__file__).parent.glob("*.py"))
 
 
-def config(swept=None, **fields):
+def config(swept=None, variants=None, **fields):
     made = base.get_config()
     made.update(fields)
     made.sweep = ConfigDict(swept or {})
+    made.variants = ConfigDict(variants or {})
     return made
+
+
+def trials_of(made, name="x"):
+    return sweep.plan(made, name).final({})
+
+
+def tuned(**fields):
+    swept = {"pooling": ("max", "average"), "learning_rate": (0.1, 0.2), "seed": (0, 1, 2)}
+    return config(
+        swept,
+        **{"tune": ("learning_rate",), "tune_seeds": (7, 8), "validation_examples": 100, **fields},
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_resolves_and_says_how_to_run_it(name):
     module = importlib.import_module(f"configs.{name}")
-    assert sweep.resolve(module.get_config(), name)
+    assert sweep.plan(module.get_config(), name).cells
     assert f"python main.py --config=configs/{name}.py" in module.__doc__
 
 
@@ -29,14 +42,14 @@ def test_the_base_config_has_exactly_the_known_fields():
 
 
 def test_without_a_sweep_there_is_one_trial():
-    (trial,) = sweep.resolve(config(seed=7), "relu_max")
+    (trial,) = trials_of(config(seed=7), "relu_max")
     assert (trial.id, trial.variant, trial.seed) == ("relu_max/seed=7", "relu_max", 7)
     assert trial.config.activation == "relu"
 
 
 def test_a_sweep_is_the_product_of_its_values():
     swept = {"activation": ("tanh", "relu"), "learning_rate": [0.1, 1], "seed": (3, 4, 5)}
-    trials = sweep.resolve(config(swept), "x")
+    trials = trials_of(config(swept))
     assert len(trials) == len({trial.id for trial in trials}) == 12
     assert trials[0].id == "activation=tanh,learning_rate=0.1/seed=3"
     assert trials[-1].overrides == {"activation": "relu", "learning_rate": 1, "seed": 5}
@@ -46,7 +59,7 @@ def test_a_sweep_is_the_product_of_its_values():
 
 def test_trials_that_differ_in_traced_numbers_make_one_population():
     swept = {"activation": ("tanh", "relu"), "learning_rate": (0.1, 0.2), "seed": (0, 1)}
-    groups = sweep.populations(sweep.resolve(config(swept), "x"))
+    groups = sweep.populations(trials_of(config(swept)))
     assert [len(group) for group in groups] == [4, 4]
     assert {trial.fields["activation"] for trial in groups[0]} == {"tanh"}
 
@@ -78,14 +91,14 @@ def test_trials_that_differ_in_traced_numbers_make_one_population():
 )
 def test_a_wrong_value_is_named_with_the_valid_ones(fields, message):
     with pytest.raises(ValueError, match=message):
-        sweep.resolve(config(**fields), "x")
+        sweep.plan(config(**fields), "x")
 
 
 def test_an_unknown_field_is_named_with_the_valid_ones():
     made = base.get_config()
     made.activaton = "tanh"
     with pytest.raises(ValueError, match="did you mean 'activation'") as raised:
-        sweep.resolve(made, "x")
+        sweep.plan(made, "x")
     assert all(field in str(raised.value) for field in sweep.FIELDS)
 
 
@@ -93,13 +106,14 @@ def test_a_missing_field_is_named():
     made = base.get_config()
     del made.pooling
     with pytest.raises(ValueError, match="lacks the field 'pooling'"):
-        sweep.resolve(made, "x")
+        sweep.plan(made, "x")
 
 
 @pytest.mark.parametrize(
     ("swept", "message"),
     [
         ({"activaton": ("tanh",)}, "sweep.activaton is not a field that can be swept"),
+        ({"validation_examples": (0, 100)}, "sweep.validation_examples is not a field that can be"),
         ({"dataset": ("mnist", "kmnist")}, "sweep.dataset is not a field that can be swept"),
         ({"seed": ()}, r"sweep.seed=\(\) must be a list of one or more values"),
         ({"seed": 3}, "sweep.seed=3 must be a list of one or more values"),
@@ -111,4 +125,93 @@ def test_a_missing_field_is_named():
 )
 def test_a_wrong_sweep_is_refused(swept, message):
     with pytest.raises(ValueError, match=message):
-        sweep.resolve(config(swept), "x")
+        sweep.plan(config(swept), "x")
+
+
+def test_variants_are_crossed_with_the_sweep():
+    variants = {"paper": {"activation": "scaled_tanh", "pooling": "subsampling"}, "now": {}}
+    trials = trials_of(config({"seed": (0, 1), "batch_size": (8, 16)}, variants))
+    assert len(trials) == 8
+    by_id = {trial.id: trial for trial in trials}
+    assert by_id["paper,batch_size=8/seed=0"].fields["pooling"] == "subsampling"
+    assert by_id["now,batch_size=16/seed=1"].fields["pooling"] == "max"
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"a": {"activaton": "tanh"}}, "variants.a.activaton is not a field that can be swept"),
+        ({"a": {"activation": "leaky"}}, "variants.a.activation='leaky' is not known"),
+        ({"a": {"batch_size": 4}}, "variants.a.batch_size: batch_size is swept as well"),
+        ({"a": {"seed": 4}}, "seeds are swept, with sweep.seed"),
+        ({"a": "tanh"}, "variants.a='tanh' must map fields to values"),
+    ],
+)
+def test_a_wrong_variant_is_refused(variants, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.plan(config({"batch_size": (8, 16)}, variants), "x")
+
+
+def test_what_is_tuned_is_tried_on_other_seeds_with_images_held_out():
+    plan = sweep.plan(tuned(), "x")
+    assert len(plan.tuning) == 2 * 2 * 2
+    assert {trial.seed for trial in plan.tuning} == {7, 8}
+    assert {trial.fields["validation_examples"] for trial in plan.tuning} == {100}
+    final = plan.final({"pooling=max": {"learning_rate": 0.2}})
+    assert [trial.id for trial in final[:3]] == [f"pooling=max/seed={seed}" for seed in range(3)]
+    assert final[0].fields["learning_rate"] == 0.2
+    assert {trial.fields["validation_examples"] for trial in final} == {0}
+    assert not {trial.id for trial in final} & {trial.id for trial in plan.tuning}
+
+
+def test_the_least_mean_validation_error_is_chosen_and_divergence_counts_as_all_wrong():
+    plan = sweep.plan(tuned(), "x")
+    errors = {trial.id: 0.05 for trial in plan.tuning}
+    for trial in plan.tuning:
+        if trial.tuned["learning_rate"] == 0.2:
+            errors[trial.id] = 0.01
+    lucky = next(t for t in plan.tuning if t.variant == "pooling=average" and t.seed == 7)
+    lost = next(
+        t for t in plan.tuning if t.variant == "pooling=average" and t.tuned["learning_rate"] == 0.2
+    )
+    errors[lucky.id], errors[lost.id] = 0.0, None
+    assert sweep.choose(plan.tuning, errors) == {
+        "pooling=max": {"learning_rate": 0.2},
+        "pooling=average": {"learning_rate": 0.1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tune": ("momentum",)}, "tune='momentum' is not swept; the sweep has: learning_rate"),
+        ({"tune": ("seed",)}, "tune='seed' is not swept"),
+        ({"tune_seeds": ()}, r"tune_seeds=\(\) must be a list of one or more seeds"),
+        ({"tune_seeds": (2, 9)}, r"share \[2\]; what is chosen with a seed must be tested"),
+        ({"validation_examples": 0}, "set validation_examples"),
+    ],
+)
+def test_a_wrong_tuning_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.plan(tuned(**fields), "x")
+
+
+def test_populations_that_were_begun_stay_and_only_new_trials_are_grouped():
+    before = trials_of(config({"seed": (0, 1)}))
+    known = [[trial.id for trial in group] for group in sweep.populations(before)]
+    after = trials_of(config({"seed": (0, 1, 2, 3)}))
+    groups = sweep.populations(after, known)
+    assert [[trial.seed for trial in group] for group in groups] == [[0, 1], [2, 3]]
+
+
+def test_only_added_trials_extend_a_plan():
+    def plan(**changes):
+        return sweep.plan(config({"seed": changes.pop("seed", (0, 1))}, **changes), "x")
+
+    assert sweep.extends(plan(), plan(seed=(0, 1, 2)))
+    assert not sweep.extends(plan(), plan(seed=(0, 2)))
+    assert not sweep.extends(plan(), plan(seed=(0, 1, 2), batch_size=3))
+    assert sweep.extends(
+        plan(variants={"a": {"head": "gap"}}),
+        plan(variants={"a": {"head": "gap"}, "b": {"head": "dense"}}),
+    )

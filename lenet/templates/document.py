@@ -25,6 +25,13 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Notice:
     """A paragraph that must not be overlooked."""
 
@@ -92,7 +99,7 @@ class Details:
     blocks: tuple["Block", ...]
 
 
-Block = Text | Notice | Facts | Table | Code | Plot | Row | Details
+Block = Text | Bullets | Notice | Facts | Table | Code | Plot | Row | Details
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +154,8 @@ def _block_to_markdown(block: Block) -> str:
     match block:
         case Text(text):
             return text.replace("<", "&lt;")
+        case Bullets(items):
+            return "\n".join(f"- {item.replace('<', '&lt;')}" for item in items)
         case Notice(text):
             return f"> {text.replace('<', '&lt;')}"
         case Facts(facts):
@@ -184,6 +193,8 @@ def _block_to_html(block: Block) -> str:
     match block:
         case Text(text):
             return f"<p>{_inline(text)}</p>"
+        case Bullets(items):
+            return f"<ul>{''.join(f'<li>{_inline(item)}</li>' for item in items)}</ul>"
         case Notice(text):
             return f'<p class="notice">{_inline(text)}</p>'
         case Facts(facts):
@@ -230,6 +241,7 @@ def _inline(text: str) -> str:
     escaped = html.escape(text)
     escaped = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped)
     escaped = re.sub(r"`(.+?)`", r"<code>\1</code>", escaped)
+    escaped = re.sub(r"\b([np]) = (?=\d)", r"\1&nbsp;=&nbsp;", escaped)
     return re.sub(r"(?<=\d) (?=%|s\b|min\b|h\b)", "&nbsp;", escaped)
 
 

@@ -4,17 +4,39 @@ import numpy as np
 
 from lenet import figures
 from lenet.templates import shared
-from lenet.templates.document import Facts, Plot, Row, Section, Table, Text, plot
+from lenet.templates.document import (
+    Block,
+    Bullets,
+    Details,
+    Facts,
+    Plot,
+    Row,
+    Section,
+    Table,
+    Text,
+    plot,
+)
 from lenet.templates.run import (
+    MISSING,
     Fields,
     Run,
     diverged,
     duration,
     number,
+    pair,
     percent,
+    phrase,
     plural,
     sentence,
 )
+
+MAX_SENTENCES = 6
+# Published test errors on MNIST, each of a single network: who, and the error.
+REFERENCES = {
+    "LeNet-5, 1998": 0.0095,
+    "ReLU and max, Keras": 0.0090,
+    "tanh and max, Adam, rasbt/deeplearning-models": 0.0107,
+}
 
 
 def headline(run: Run) -> str:
@@ -29,14 +51,16 @@ def headline(run: Run) -> str:
 
 def overview(run: Run) -> Section:
     """A sentence a variant, and what the numbers mean."""
-    trials, variants = run.summary["trials"], run.summary["variants"]
+    trials, variants, labels = run.summary["trials"], run.summary["variants"], run.labels
     lost = sum(diverged(trial) for trial in trials)
     facts = [(str(len(variants)), "variants")] if len(variants) > 1 else []
     facts.append((str(len(trials)), "trials"))
     best = _best(run)
     if best is not None:
         lowest = (
-            "mean test error" if len(variants) == 1 else f"lowest mean test error: {best['name']}"
+            "mean test error"
+            if len(variants) == 1
+            else f"lowest mean test error: {labels[best['name']]}"
         )
         facts.insert(0, (percent(best["test_error_mean"]), lowest))
     facts.append((duration(run.summary["timing"]["train_seconds"]), "of training, all trials"))
@@ -57,7 +81,7 @@ def overview(run: Run) -> Section:
         (
             *shared.notices(run),
             Facts(tuple(facts)),
-            *(Text(f"{_bold_name(sentence(run.summary, variant))}.") for variant in variants),
+            _variants(run),
             Text(meaning),
             Text(shared.dataset_sentence(run)),
         ),
@@ -66,16 +90,17 @@ def overview(run: Run) -> Section:
 
 def errors(run: Run) -> Section:
     """The final test error of every trial."""
+    labels = run.labels
     rows = [
         figures.ErrorsOfVariant(
-            label=variant["name"],
+            label=labels[variant["name"]],
             errors=tuple(
                 trial["test_error"]
                 for trial in run.trials_of(variant["name"])
                 if not diverged(trial)
             ),
             mean=variant["test_error_mean"],
-            interval=_pair(variant["test_error_ci95"]),
+            interval=pair(variant["test_error_ci95"]),
             diverged=variant["diverged"],
         )
         for variant in run.summary["variants"]
@@ -86,11 +111,19 @@ def errors(run: Run) -> Section:
     elif len(rows) == 1:
         title = f"Mean test error {percent(best['test_error_mean'])}"
     else:
-        title = f"{best['name']} has the lowest mean test error: {percent(best['test_error_mean'])}"
+        lowest = percent(best["test_error_mean"])
+        title = f"{labels[best['name']]} has the lowest mean test error: {lowest}"
+    references = REFERENCES if _is_whole_mnist(run) else {}
+    caption = (
+        "Dots: the test error of each seed. Diamond and bar under them: their mean and its 95 % "
+        "interval. Trials that diverged have no error; they are counted at the right."
+    )
+    if references:
+        caption += " Lines: published results on MNIST, each of one network."
     fields = ("train_error", "validation_error", "test_error")
     table = tuple(
         (
-            trial["variant"],
+            labels[trial["variant"]],
             str(trial["seed"]),
             trial["status"],
             str(trial["epochs"]),
@@ -104,24 +137,27 @@ def errors(run: Run) -> Section:
         (
             plot(
                 "test_error",
-                figures.errors_by_variant(rows, title=title),
+                figures.errors_by_variant(rows, title=title, references=references),
                 f"Test error of every trial. {title}.",
-                "Dots: the test error of each seed. Diamond and bar under them: their mean and "
-                "its 95 % interval. Trials that diverged have no error; they are counted at the "
-                "right.",
+                caption,
             ),
-            Table(
+            Details(
+                "Every trial, in numbers",
                 (
-                    "variant",
-                    "seed",
-                    "status",
-                    "epochs",
-                    "training error",
-                    "validation error",
-                    "test error",
-                    "test loss",
+                    Table(
+                        (
+                            "variant",
+                            "seed",
+                            "status",
+                            "epochs",
+                            "training error",
+                            "validation error",
+                            "test error",
+                            "test loss",
+                        ),
+                        table,
+                    ),
                 ),
-                table,
             ),
         ),
     )
@@ -129,13 +165,15 @@ def errors(run: Run) -> Section:
 
 def learning(run: Run) -> Section:
     """Test error and training loss against epochs, a line a variant with a band over its seeds."""
+    band = ""
+    if len(run.summary["variants"]) <= len(figures.SERIES):
+        band = ", the band goes from the lowest to the highest of them"
     text = (
-        "The line is the mean over the seeds that finished, the band goes from the lowest to the "
-        "highest of them. The training loss is measured on the fly, while the weights still "
-        "change; the test error at the end of each epoch."
+        f"The line is the mean over the seeds that finished{band}. The training loss is measured "
+        "on the fly, while the weights still change; the test error at the end of each epoch."
     )
     lost = [
-        f"{trial['variant']} with seed {trial['seed']} (in epoch "
+        f"{run.labels[trial['variant']]} with seed {trial['seed']} (in epoch "
         f"{run.epoch_of_divergence(trial['id'])})"
         for trial in run.summary["trials"]
         if diverged(trial)
@@ -186,7 +224,7 @@ def _curve(run: Run, variant: str, field: str) -> figures.Curve | None:
     length = min(len(run.metrics[trial]) for trial in finished)
     values = np.stack([run.values(trial, field)[:length] for trial in finished])
     return figures.Curve(
-        variant,
+        run.labels[variant],
         np.array([line["epoch"] for line in run.metrics[finished[0]][:length]], int),
         values.mean(0),
         values.min(0) if len(finished) > 1 else None,
@@ -201,10 +239,34 @@ def _best(run: Run) -> Fields | None:
     return min(finished, key=lambda variant: variant["test_error_mean"], default=None)
 
 
-def _pair(interval: list[float] | None) -> tuple[float, float] | None:
-    return None if interval is None else (interval[0], interval[1])
+def _is_whole_mnist(run: Run) -> bool:
+    return run.dataset["name"] == "mnist" and not run.config.get("train_examples")
 
 
-def _bold_name(text: str) -> str:
-    name, colon, rest = text.partition(": ")
-    return f"**{name}**{colon}{rest}"
+def _variants(run: Run) -> Block:
+    """What came out of each variant: in sentences, or as a table if they are many."""
+    variants = run.summary["variants"]
+    if len(variants) <= MAX_SENTENCES:
+        return Bullets(tuple(f"{_variant_sentence(run, variant)}." for variant in variants))
+    tuned = any(variant.get("tuned") for variant in variants)
+    rows = []
+    for variant in variants:
+        low, high = variant["test_error_ci95"] or (None, None)
+        settings = ", ".join(phrase(*item) for item in (variant.get("tuned") or {}).items())
+        rows.append(
+            (
+                run.labels[variant["name"]],
+                percent(variant["test_error_mean"]),
+                MISSING if low is None else f"{percent(low)} to {percent(high)}",
+                str(variant["n"]),
+                str(variant["diverged"]),
+                *((settings,) if tuned else ()),
+            )
+        )
+    header = ("variant", "mean test error", "95 % interval", "seeds", "diverged")
+    return Table((*header, "tuned") if tuned else header, tuple(rows))
+
+
+def _variant_sentence(run: Run, variant: Fields) -> str:
+    label = run.labels[variant["name"]]
+    return f"**{label}**" + sentence(run.summary, {**variant, "name": label})[len(label) :]

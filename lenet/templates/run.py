@@ -17,6 +17,15 @@ TITLES = {
     "cifar10": "CIFAR-10",
 }
 MISSING = "-"
+# How one speaks of a choice; of any other field, its name and the value.
+PHRASES = {
+    "activation": "{}",
+    "pooling": "{} pooling",
+    "connections": "{} connections",
+    "head": "{} head",
+    "optimizer": "{}",
+}
+SELF_EVIDENT = ("subsampling", "stride")
 
 Fields = Mapping[str, Any]
 
@@ -48,6 +57,32 @@ class Run:
         """The data set's name as one writes it."""
         return str(TITLES.get(self.dataset["name"], self.dataset["name"]))
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Of each variant a short name: `activation=tanh,pooling=max` is `tanh + max`."""
+        names = [variant["name"] for variant in self.summary["variants"]]
+        short = {name: _shortened(name) for name in names}
+        return short if len(set(short.values())) == len(names) else {name: name for name in names}
+
+    @property
+    def tuned_fields(self) -> tuple[str, ...]:
+        """The fields that were chosen per variant on the validation images."""
+        chosen = [variant.get("tuned") or {} for variant in self.summary["variants"]]
+        tried = [entry["overrides"] for entry in self.summary.get("tuning") or ()]
+        return tuple(dict.fromkeys(field for fields in (*chosen, *tried) for field in fields))
+
+    @property
+    def factors(self) -> Mapping[str, tuple[Any, ...]]:
+        """The swept fields that distinguish variants, with the values that each has."""
+        levels: dict[str, list[Any]] = {}
+        for trial in self.summary["trials"]:
+            for field, value in trial["overrides"].items():
+                if field not in ("seed", *self.tuned_fields):
+                    values = levels.setdefault(field, [])
+                    if value not in values:
+                        values.append(value)
+        return {field: tuple(values) for field, values in levels.items() if len(values) > 1}
+
     def trials_of(self, variant: str) -> list[Fields]:
         """The summary's entries of one variant's trials."""
         return [trial for trial in self.summary["trials"] if trial["variant"] == variant]
@@ -63,6 +98,23 @@ class Run:
         flags = [bool(line.get("diverged")) for line in self.metrics.get(trial, ())]
         lost = np.flatnonzero(~np.isfinite(losses) | np.array(flags, bool))
         return int(self.metrics[trial][lost[0]]["epoch"]) if len(lost) else len(flags)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Portrait:
+    """What one trained network looks like inside.
+
+    Attributes:
+        variant: its variant.
+        seed: its seed.
+        kernels: of the first layer.
+        layers: of c1 s2 c3 s4 the maps of one image, map height width; empty without the image.
+    """
+
+    variant: str
+    seed: int
+    kernels: Float[np.ndarray, "size size in_channel out_channel"]
+    layers: Mapping[str, Float[np.ndarray, "_ _ _"]]
 
 
 def diverged(trial: Fields) -> bool:
@@ -94,10 +146,40 @@ def sentence(summary: Fields, variant: Fields) -> str:
             f"{name}: mean test error {error} "
             f"(95 % interval {percent(low)} to {percent(high)}, n = {count} seeds)"
         )
-    tuned = [f"{field} {value:g}" for field, value in (variant.get("tuned") or {}).items()]
-    more = [f"tuned {', '.join(tuned)}"] if tuned else []
+    tuned = [phrase(field, value) for field, value in (variant.get("tuned") or {}).items()]
+    more = [f"tuned: {', '.join(tuned)}"] if tuned else []
     more += [f"{plural(lost, 'more seed')} diverged"] if lost else []
     return "; ".join([text, *more])
+
+
+def phrase(field: str, value: Any) -> str:
+    """A field's value as one speaks of it: `max pooling`, `learning rate 0.002`."""
+    if value in SELF_EVIDENT:
+        return str(value)
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return PHRASES.get(field, field.replace("_", " ") + " {}").format(shown)
+
+
+def points(difference: float | None) -> str:
+    """A difference of fractions in percentage points: 0.0012 is `0.12`."""
+    return MISSING if difference is None else f"{100 * difference:.2f}".replace("-0.00", "0.00")
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval of differences in percentage points."""
+    return MISSING if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value: `0.03`, `< 0.001`."""
+    if p_value is None:
+        return MISSING
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.2g}"
+
+
+def pair(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    """An interval as read from JSON, as a tuple."""
+    return None if interval is None else (interval[0], interval[1])
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -127,3 +209,11 @@ def duration(seconds: float) -> str:
 def file_name(name: str) -> str:
     """A name with nothing in it that a path or an address gives a meaning to."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_.") or "run"
+
+
+def _shortened(name: str) -> str:
+    parts = []
+    for part in re.split(r",(?=[a-z_0-9]+=)", name):
+        field, equals, value = part.partition("=")
+        parts.append(part if not equals else value if field in PHRASES else phrase(field, value))
+    return " + ".join(parts)

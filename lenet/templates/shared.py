@@ -84,17 +84,38 @@ def representatives(run: Run) -> tuple[Fields, ...]:
 
 
 def mistakes(
-    run: Run,
-    trial: Fields,
-    images: UInt8[np.ndarray, "test height width channel"] | str,
-) -> Section:
-    """One trial's confusion matrix and every test image that it misclassifies.
+    run: Run, images: UInt8[np.ndarray, "test height width channel"] | str
+) -> Section | None:
+    """The confusion matrix and every misclassified test image, of one trial of each variant.
 
     Args:
         run: the run.
-        trial: one of the summary's trials.
         images: the test images, or the reason why there are none.
     """
+    shown = representatives(run)
+    if not shown:
+        return None
+    if len(run.summary["trials"]) == 1:
+        return Section("What it gets wrong", _mistakes_of(run, shown[0], images))
+    headings = [
+        f"What {run.labels[trial['variant']]} gets wrong, with seed {trial['seed']}"
+        for trial in shown
+    ]
+    if len(run.summary["variants"]) == 1:
+        return Section(headings[0], _mistakes_of(run, shown[0], images))
+    folded = []
+    for trial, heading in zip(shown, headings, strict=True):
+        wrong = run.test_predictions[run.trials.index(trial["id"])] != run.test_labels
+        summary = f"{heading}: {plural(int(wrong.sum()), 'mistake')}"
+        folded.append(Details(summary, _mistakes_of(run, trial, images)))
+    return Section("Mistakes of one network of each variant", tuple(folded))
+
+
+def _mistakes_of(
+    run: Run,
+    trial: Fields,
+    images: UInt8[np.ndarray, "test height width channel"] | str,
+) -> tuple[Block, ...]:
     several = len(run.summary["trials"]) > 1
     suffix = f"_{file_name(trial['variant'])}" if several else ""
     row = run.trials.index(trial["id"])
@@ -143,13 +164,7 @@ def mistakes(
                 paper=images.shape[-1] == 1,
             )
         )
-    if not several:
-        return Section("What it gets wrong", tuple(blocks))
-    heading = f"What {trial['variant']} gets wrong, with seed {trial['seed']}"
-    if len(run.summary["variants"]) == 1:
-        return Section(heading, tuple(blocks))
-    folded = Details(f"{plural(wrong, 'mistake')}, as a matrix and one by one", tuple(blocks))
-    return Section(heading, (folded,))
+    return tuple(blocks)
 
 
 def models(run: Run) -> Section:
@@ -161,7 +176,9 @@ def models(run: Run) -> Section:
     blocks: list[Block] = []
     for model, variants in different.values():
         if len(different) > 1:
-            blocks.append(Text(f"**{', '.join(variants)}**"))
+            blocks.append(
+                Text(f"**{'; '.join(run.labels.get(variant, variant) for variant in variants)}**")
+            )
         known = [count for count in counts if count in model]
         rows = [
             (

@@ -1,0 +1,38 @@
+"""The report's figures: pure functions from numbers to a matplotlib Figure, and from that to SVG.
+
+No pyplot and no global state, and the same numbers give the same bytes. Every colour is one of
+`PALETTE`, so that a page that inlines the SVG can exchange them by name in a dark scheme.
+"""
+
+from lenet.figures.curves import Curve, Sensitivity, learning_curves, sensitivity
+from lenet.figures.errors import (
+    Cell,
+    Difference,
+    ErrorsOfVariant,
+    differences,
+    errors_by_variant,
+    factor_grid,
+)
+from lenet.figures.images import confusion_matrix, image_grid, portrait
+from lenet.figures.style import PALETTE, POINTS_PER_INCH, SERIES, series_color, to_svg
+
+__all__ = (
+    "PALETTE",
+    "POINTS_PER_INCH",
+    "SERIES",
+    "Cell",
+    "Curve",
+    "Difference",
+    "ErrorsOfVariant",
+    "Sensitivity",
+    "confusion_matrix",
+    "differences",
+    "errors_by_variant",
+    "factor_grid",
+    "image_grid",
+    "learning_curves",
+    "portrait",
+    "sensitivity",
+    "series_color",
+    "to_svg",
+)

@@ -1,0 +1,225 @@
+"""Curves: values against epochs or seconds, and errors against a tuned number."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from lenet.figures.style import PALETTE, SERIES, headline, line_style, series_color, styled
+
+WIDE = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """The errors (fractions) of one variant at each value of a number of the config.
+
+    Attributes:
+        label: the variant.
+        values: the values tried, ascending.
+        errors: of each value the error of every seed that did not diverge.
+        diverged: of each value how many seeds did.
+        chosen: the value that was chosen, if any was.
+    """
+
+    label: str
+    values: tuple[float, ...]
+    errors: tuple[tuple[float, ...], ...]
+    diverged: tuple[int, ...]
+    chosen: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """One line against `x` (epochs or seconds), with a band from `low` to `high` if given."""
+
+    label: str
+    x: Int[np.ndarray, " epochs"] | Float[np.ndarray, " epochs"]
+    values: Float[np.ndarray, " epochs"]
+    low: Float[np.ndarray, " epochs"] | None = None
+    high: Float[np.ndarray, " epochs"] | None = None
+
+
+def learning_curves(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    ylabel: str,
+    percent: bool = False,
+    xlabel: str = "epochs",
+) -> Figure:
+    """Values against epochs, on a log scale where they span more than a factor of `WIDE`.
+
+    With `percent` the values are fractions and are drawn as percent. Bands of more than six lines
+    would hide each other and are left out.
+    """
+    with styled():
+        named_at_ends = len(curves) <= 4 and all(len(curve.label) <= 12 for curve in curves)
+        crowded = len(curves) > len(SERIES)
+        legend = 0.0 if named_at_ends else 0.21 * math.ceil(len(curves) / 2)
+        figure = Figure(figsize=(5.6, 3.5 + legend), layout="constrained")
+        axes = figure.add_subplot()
+        factor = 100.0 if percent else 1.0
+        for index, curve in enumerate(curves):
+            color = series_color(index)
+            if curve.low is not None and curve.high is not None and not crowded:
+                axes.fill_between(
+                    curve.x,
+                    factor * curve.low,
+                    factor * curve.high,
+                    color=color,
+                    alpha=0.18,
+                    linewidth=0,
+                )
+            axes.plot(
+                curve.x,
+                factor * curve.values,
+                color=color,
+                linestyle=line_style(index),
+                marker="o" if len(curve.x) <= 25 and not crowded else None,
+                label=curve.label,
+            )
+        _scale_values(axes, [factor * curve.values for curve in curves])
+        whole = all(np.issubdtype(curve.x.dtype, np.integer) for curve in curves)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=whole, min_n_ticks=1))
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
+        axes.set_title(title)
+        if named_at_ends:
+            _label_line_ends(axes, curves, factor)
+        else:
+            figure.legend(loc="outside lower left", ncols=2, frameon=False)
+        return figure
+
+
+def sensitivity(variants: Sequence[Sensitivity], *, title: str, xlabel: str, ylabel: str) -> Figure:
+    """Errors against a number of the config, a panel a variant, every seed a dot.
+
+    The number is on a log scale if all of its values are positive, and so are the errors where they
+    span more than a factor of `WIDE`. Seeds that diverged are counted at the top of their value.
+    """
+    columns = min(2 if len(variants) <= len(SERIES) else 4, len(variants))
+    rows = math.ceil(len(variants) / columns)
+    with styled():
+        figure = Figure(
+            figsize=(0.4 + (2.8 if columns <= 2 else 2.2) * columns, 0.9 + 1.9 * rows),
+            layout="constrained",
+        )
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        panels = list(grid.flat)
+        for index, (axes, variant) in enumerate(zip(panels, variants, strict=False)):
+            _draw_sensitivity(axes, variant, index)
+        for axes in panels[len(variants) :]:
+            axes.set_axis_off()
+            # Its neighbour above is then the lowest of its column, and has the scale.
+            panels[panels.index(axes) - columns].xaxis.set_tick_params(labelbottom=True)
+        values = sorted({value for variant in variants for value in variant.values})
+        if values and values[0] > 0:
+            panels[0].set_xscale("log")
+            panels[0].set_xlim(values[0] / 1.6, values[-1] * 1.6)
+        panels[0].xaxis.set_major_locator(FixedLocator(values))
+        panels[0].xaxis.set_minor_locator(NullLocator())
+        panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axes in panels:
+            axes.tick_params(
+                axis="x", labelsize=8.5, labelrotation=45 if len(values) > 5 or columns > 2 else 0
+            )
+        errors = [100 * error for v in variants for seeds in v.errors for error in seeds]
+        _scale_values(panels[0], [np.array(errors)])
+        figure.supxlabel(xlabel, fontsize=10.5)
+        figure.supylabel(f"{ylabel} (%)", fontsize=10.5)
+        headline(figure, title)
+        return figure
+
+
+def _draw_sensitivity(axes: Axes, variant: Sensitivity, index: int) -> None:
+    color = series_color(index)
+    tried = [(v, seeds) for v, seeds in zip(variant.values, variant.errors, strict=True) if seeds]
+    axes.plot(
+        [value for value, _ in tried],
+        [100 * float(np.mean(seeds)) for _, seeds in tried],
+        color=color,
+        linewidth=1.5,
+    )
+    for value, seeds in tried:
+        axes.plot(
+            [value] * len(seeds),
+            [100 * error for error in seeds],
+            linestyle="none",
+            marker="o",
+            markersize=5,
+            markeredgewidth=0,
+            color=color,
+            alpha=0.6,
+            gid=f"seeds-{index}-{value:g}",
+        )
+        if value == variant.chosen:
+            axes.plot(
+                [value],
+                [100 * float(np.mean(seeds))],
+                marker="o",
+                markersize=13,
+                color=PALETTE["ink"],
+                markerfacecolor="none",
+                markeredgecolor=PALETTE["ink"],
+                markeredgewidth=1.5,
+                gid=f"chosen-{index}",
+            )
+    for value, lost in zip(variant.values, variant.diverged, strict=True):
+        if lost:
+            axes.annotate(
+                f"{lost} diverged",
+                (value, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize=8.5,
+                color=PALETTE["muted"],
+            )
+    axes.set_title(variant.label, color=color, fontsize=9, pad=4)
+
+
+def _scale_values(axes: Axes, values: Sequence[Float[np.ndarray, " epochs"]]) -> None:
+    numbers = np.concatenate([np.asarray(value, float) for value in values] or [np.zeros(0)])
+    numbers = numbers[np.isfinite(numbers)]
+    if len(numbers) and numbers.min() > 0 and numbers.max() / numbers.min() > WIDE:
+        axes.set_yscale("log")
+        narrow = numbers.max() / numbers.min() < 12
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif len(numbers):
+        axes.set_ylim(bottom=min(0.0, float(numbers.min())))
+
+
+def _label_line_ends(axes: Axes, curves: Sequence[Curve], factor: float) -> None:
+    """Writes each label where its line ends, pushed apart where they would overlap."""
+    axes.autoscale_view()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = []
+    for index, curve in enumerate(curves):
+        finite = np.flatnonzero(np.isfinite(curve.values))
+        if len(finite):
+            value = factor * float(curve.values[finite[-1]])
+            height = to_axes.transform((float(curve.x[finite[-1]]), value))[1]
+            ends.append((float(height), index))
+    previous = -math.inf
+    for height, index in sorted(ends):
+        previous = max(height, previous + 0.075)
+        axes.annotate(
+            curves[index].label,
+            (1.0, previous),
+            xycoords="axes fraction",
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=series_color(index),
+        )
