@@ -55,6 +55,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 
 PARTS = ("train", "validation", "test")
+TIMES = ("compile_seconds", "train_seconds", "first_step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +103,14 @@ def load_result(path: Path, ids: Sequence[str]) -> Result | None:
     """A result that was saved, if it is there, can be read and is of these trials."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            result = Result(**{name: file[name] for name in file.files})
+            fields: dict[str, Any] = {name: file[name] for name in file.files}
+        result = Result(**fields | {name: float(fields[name]) for name in TIMES})
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged (%s); evaluating again", path, error)
         return None
-    if result.ids.tolist() != list(ids):
-        return None
-    return dataclasses.replace(
-        result,
-        compile_seconds=float(result.compile_seconds),
-        train_seconds=float(result.train_seconds),
-        first_step=float(result.first_step),
-    )
+    return result if result.ids.tolist() == list(ids) else None
 
 
 def train(
