@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.num_epochs = 10
     config.seed = 0  # initial parameters and order of the examples; 0 to 2**31 - 1
+    config.members_at_once = 0  # models a device trains together; 0: one on a CPU, all on a GPU
     config.checkpoints_to_keep = 3
 
     # Several trials. From the command line: --config.sweep.seed='(0,1,2)'.

@@ -257,6 +257,7 @@ def _compile(
         num_epochs=config.num_epochs,
         train_examples=_parts(group[0], dataset).train[1],
         affine=affine,
+        members_at_once=config.members_at_once,
     )
     title = population.title_of(group)
     log.info("compiling %s", title)

@@ -274,14 +274,14 @@ class Pooling(nn.Module):
 
     def average(self, phases: Phases) -> Maps:
         """The mean of the four activations."""
-        return self.activate(phases).mean(axis=(0, 1))
+        return _total(self.activate(phases)) / 4
 
     def subsampling(self, phases: Phases) -> Maps:
         """f(coefficient * sum of the four activations + bias)."""
         shape = (phases.shape[2],)
         coefficient = self.param("coefficient", nn.initializers.constant(1 / 4), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        summed = self.activate(phases).sum(axis=(0, 1))
+        summed = _total(self.activate(phases))
         return self.activate(coefficient[:, None, None, None] * summed + bias[:, None, None, None])
 
     def stride(self, phases: Phases) -> Maps:
@@ -310,10 +310,18 @@ POOLINGS: dict[str, Callable[[Pooling, Array], Array]] = {
 }
 
 
+def _total(phases: Phases) -> Maps:
+    # Not .sum(axis=(0, 1)): XLA fuses additions into their neighbours, and reductions it does not.
+    return (phases[0, 0] + phases[0, 1]) + (phases[1, 0] + phases[1, 1])
+
+
 def _greatest(phases: Phases) -> Maps:
-    return jnp.maximum(
-        jnp.maximum(phases[0, 0], phases[0, 1]), jnp.maximum(phases[1, 0], phases[1, 1])
-    )
+    return _greater(_greater(phases[0, 0], phases[0, 1]), _greater(phases[1, 0], phases[1, 1]))
+
+
+def _greater(a: Maps, b: Maps) -> Maps:
+    # Not jnp.maximum, which splits the gradient of a tie: costly, and PyTorch gives it to the first.
+    return jnp.where(a >= b, a, b)
 
 
 class Dense(nn.Module):

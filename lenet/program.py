@@ -1,4 +1,4 @@
-"""Many models as one compiled program: `vmap` over members of the one-model steps.
+"""Many models as one compiled program: the one-model steps, mapped over members.
 
 A population is a set of trials that differ only in numbers. Everything that follows is written for
 ONE member and mapped over all of them, so that a single run is simply a population of one. The
@@ -45,6 +45,7 @@ class Recipe:
     num_epochs: int
     train_examples: int
     affine: datasets.Affine
+    members_at_once: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -217,6 +218,42 @@ def mesh_for(members: int) -> Mesh:
     return jax.make_mesh((count,), (MEMBER,), devices=jax.devices()[:count])
 
 
+def members_at_once(recipe: Recipe, mesh: Mesh) -> int:
+    """How many members a device trains at once; 0 for all it has.
+
+    By default all on a GPU, where one alone leaves most of the chip idle, and one on a CPU core,
+    whose cache holds the arrays of one step of one member.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return recipe.members_at_once or (1 if on_cpu else 0)
+
+
+def map_members(
+    function: Callable[..., Any], mapped: Sequence[bool], at_once: int
+) -> Callable[..., Any]:
+    """`function` of one member as a function of many.
+
+    Args:
+        function: of arguments that are one member's, or shared by all.
+        mapped: which arguments are per member; these get a leading axis "member".
+        at_once: how many members are computed together by `vmap`, tile after tile; 0 for all.
+    """
+    if at_once == 0:
+        return jax.vmap(function, in_axes=tuple(0 if over else None for over in mapped))
+
+    def each(*arguments: Any) -> Any:
+        own = [argument for argument, over in zip(arguments, mapped, strict=True) if over]
+
+        def one(own_of_one: Sequence[Any]) -> Any:
+            left = iter(own_of_one)
+            pairs = zip(arguments, mapped, strict=True)
+            return function(*(next(left) if over else argument for argument, over in pairs))
+
+        return lax.map(one, own, batch_size=None if at_once == 1 else at_once)
+
+    return each
+
+
 def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) -> Program:
     """Compiles a population's functions for a number of members, spread over the devices of a mesh.
 
@@ -233,7 +270,7 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
     per_member, shared = PartitionSpec(MEMBER), PartitionSpec()
 
     def spread(function: Callable[..., Any], *mapped: bool) -> Callable[..., Any]:
-        each = jax.vmap(function, in_axes=tuple(0 if over else None for over in mapped))
+        each = map_members(function, mapped, members_at_once(recipe, mesh))
         specs = tuple(per_member if over else shared for over in mapped)
         # No collectives here, so nothing for the check of replicated values to find.
         return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=per_member, check_vma=False)

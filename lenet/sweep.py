@@ -35,6 +35,7 @@ SHARED = (
     "allow_subset",
     "validation_examples",
     "normalization",
+    "members_at_once",
     "checkpoints_to_keep",
 )
 
@@ -97,6 +98,7 @@ FIELDS: dict[str, Check] = {
     "batch_size": _number(int, 1),
     "num_epochs": _number(int, 1),
     "seed": _number(int, 0, 2**31),
+    "members_at_once": _number(int, 0),
     "checkpoints_to_keep": _number(int, 1),
 }
 

@@ -126,6 +126,27 @@ def test_a_member_trains_as_it_does_alone(images):
         assert_close(member.state.params, alone.state.params, 2e-4)
 
 
+@pytest.mark.parametrize("at_once", [2, 3])
+def test_members_trained_at_once_train_as_one_by_one(images, at_once):
+    trials = [fields(seed) for seed in range(3)]
+    recipe = dataclasses.replace(RECIPE, members_at_once=at_once)
+    tiled = trained(images, trials, recipe)[1]
+    assert_close(tiled.state.params, trained(images, trials)[1].state.params, 2e-4)
+
+
+def test_vmap_over_all_members_is_the_same_function():
+    def function(member, shared):
+        return member["x"] @ shared, member["y"] + 1
+
+    members = {"x": jnp.arange(24.0).reshape(4, 2, 3), "y": jnp.arange(4)}
+    found = [
+        program.map_members(function, (True, False), at_once)(members, jnp.ones(3))
+        for at_once in (0, 1, 3)
+    ]
+    for other in found[1:]:
+        assert_close(found[0], other, 1e-6)
+
+
 def test_members_spread_over_devices_train_as_on_one(images, digits):
     mesh = program.mesh_for(5)
     assert mesh.size == jax.device_count() == 2
@@ -140,8 +161,11 @@ def test_devices_must_divide_the_members(images):
         program.compile_program(RECIPE, 3, images, program.mesh_for(3))
 
 
-def test_a_diverging_neighbour_is_frozen_and_changes_no_bit(images):
-    recipe = dataclasses.replace(RECIPE, optimizer="sgd", model=LeNet(activation="relu"))
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_diverging_neighbour_is_frozen_and_changes_no_bit(images, at_once):
+    recipe = dataclasses.replace(
+        RECIPE, optimizer="sgd", model=LeNet(activation="relu"), members_at_once=at_once
+    )
     calm = trained(images, [fields(0, 0.01), fields(1, 0.01)], recipe)[1]
     beside = trained(images, [fields(0, 0.01), fields(1, 1e8)], recipe)[1]
     assert calm.diverged.tolist() == [False, False]
