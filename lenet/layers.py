@@ -320,7 +320,7 @@ def _greatest(phases: Phases) -> Maps:
 
 
 def _greater(a: Maps, b: Maps) -> Maps:
-    # Not jnp.maximum, which splits the gradient of a tie: costly, and PyTorch gives it to the first.
+    # Not jnp.maximum, which splits the gradient of a tie at a cost; PyTorch's goes to the first.
     return jnp.where(a >= b, a, b)
 
 

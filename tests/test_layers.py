@@ -143,6 +143,14 @@ def test_pooling_equals_a_loop_over_windows(kind, pool, activation):
     np.testing.assert_allclose(layer.apply({}, layers.split_phases(maps)), expected, atol=1e-6)
 
 
+def test_max_pooling_gives_the_gradient_of_a_tie_to_one_of_them():
+    maps = jnp.ones((1, 2, 2, 1))
+    layer = layers.Pooling("max", "identity")
+    gradient = jax.grad(lambda maps: layer.apply({}, layers.split_phases(maps)).sum())(maps)
+    assert gradient.sum() == 1
+    assert gradient[0, 0, 0, 0] == 1
+
+
 def test_subsampling_is_the_papers():
     maps = random(0, 2, 6, 4, 3)
     coefficient, bias = jnp.array([0.5, -1.5]), jnp.array([0.1, 0.2])
