@@ -3,8 +3,8 @@
     python main.py --config=configs/ablation.py
 
 The rate of each of the four variants is chosen on the last 10,000 training images; then each is
-trained on all 60,000 with ten fresh seeds and tested. Expect every variant between 0.8 and 1.3 %
-test error on MNIST. Published single runs: 0.9 % (ReLU, max), 1.07 % (tanh, max).
+trained on all 60,000 with ten fresh seeds and tested: 600 model-epochs, at 1.4 to 2.2 s each on 2
+cores. Published single runs: 0.9 % test error (ReLU, max), 1.07 % (tanh, max).
 """
 
 from ml_collections import ConfigDict

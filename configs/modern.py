@@ -2,7 +2,8 @@
 
     python main.py --config=configs/modern.py
 
-Expect about 0.8 % test error on MNIST after 20 epochs, in a minute on 2 cores.
+Expect about 0.9 % test error on MNIST after 20 epochs, in a minute on 2 cores: on this network and
+these images, no better than `relu_max` after 10.
 """
 
 from ml_collections import ConfigDict

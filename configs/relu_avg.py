@@ -2,7 +2,7 @@
 
     python main.py --config=configs/relu_avg.py
 
-Expect about 1.0 % test error on MNIST after 10 epochs, in 40 seconds on 2 cores.
+Expect about 0.8 % test error on MNIST after 10 epochs, in half a minute on 2 cores.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python main.py --config=configs/tanh_avg.py
 
-Expect about 1.1 % test error on MNIST after 10 epochs, in 40 seconds on 2 cores. Published: 98.82 %
-accuracy (tanh, Adam, 20 epochs, one run).
+Expect about 1.1 % test error on MNIST after 10 epochs, in half a minute on 2 cores. Published:
+98.82 % accuracy (tanh, Adam, 20 epochs, one run).
 """
 
 from ml_collections import ConfigDict
