@@ -7,6 +7,7 @@ images lie on the device once, as uint8, in the order training, validation, test
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -303,19 +304,20 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
         trained,
         evaluated,
         time.perf_counter() - began,
-        max(_needed_bytes(function, images) for function in (trained, evaluated)),
+        _bytes((population, orders)) // mesh.size + max(map(_working_bytes, (trained, evaluated))),
     )
 
 
-def _needed_bytes(function: Any, images: Images) -> int:
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _working_bytes(function: Any) -> int:
+    """Memory of a compiled function beside its arguments, on each device."""
     analysis = function.memory_analysis()
-    needed = (
-        analysis.temp_size_in_bytes
-        + analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        - analysis.alias_size_in_bytes
+    return (
+        analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     )
-    return max(0, needed - images.pixels.nbytes - images.labels.nbytes)
 
 
 def free_bytes(mesh: Mesh) -> int:
