@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> None:
     except population.StoppedError as stop:
         logging.getLogger("lenet").info(str(stop))
         sys.exit(128 + stop.signum)
+    except KeyboardInterrupt:
+        sys.exit("stopped by SIGINT before any training")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # At once: what met the same error in a library's thread would tell it again, at length.

@@ -88,10 +88,7 @@ def run(
             return sweep.extends(sweep.plan(ConfigDict(held), name), plan)
         return False
 
-    with (
-        workdir.claimed(folder, config, overwrite, extends) as begin,
-        population.stop_signals() as stopped,
-    ):
+    with workdir.claimed(folder, config, overwrite, extends) as begin:
         dataset = datasets.load(
             config.dataset, config.data_dir or None, allow_subset=config.allow_subset
         )
@@ -104,7 +101,8 @@ def run(
             for trial in plan.final({})
         }
         begin()
-        return _run(config, plan, dataset, networks, folder, command, began, stopped)
+        with population.stop_signals() as stopped:
+            return _run(config, plan, dataset, networks, folder, command, began, stopped)
 
 
 def _run(
