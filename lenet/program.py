@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from lenet import data as datasets
+from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet
 from lenet.optimizers import Hyperparameters
 from lenet.train import TrainState, create_train_state, eval_step, scheduled_rate, train_step
@@ -294,8 +295,8 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
     population = abstract(jax.eval_shape(create, seeds, numbers), per_member)
     orders = abstract(jax.eval_shape(start, population, index)[1], per_member)
     step = jax.jit(advance_all, donate_argnums=0)
-    trained = step.lower(population, orders, images, index, index).compile()
-    evaluated = jax.jit(evaluate_all).lower(population, images, index).compile()
+    trained = step.lower(population, orders, images, index, index).compile(COMPILER_OPTIONS)
+    evaluated = jax.jit(evaluate_all).lower(population, images, index).compile(COMPILER_OPTIONS)
     return Program(
         recipe,
         mesh,
