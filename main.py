@@ -18,7 +18,7 @@ from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from lenet import display, experiment, population  # noqa: E402
+from lenet import display, experiment, population, processes  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -31,6 +31,14 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the results go; runs/<the config file's name> if not given."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start over: delete what the workdir holds.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes of a cluster, which tells where the others are."
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "Of several processes: host:port of the first."
+)
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Of several processes: how many.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Of several processes: which one, from 0.")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -58,8 +66,13 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError(f"--config={path} is no config file: it defines no get_config()")
         name = path.stem
         absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax raises what it logs.
-        display.show_logs()
         experiment.cache_compilations()
+        given = (COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        if DISTRIBUTED.value or any(value is not None for value in given):
+            processes.join(*given)
+            display.show_logs(quietly=not processes.is_primary())
+        else:
+            display.show_logs()
         experiment.run(
             CONFIG.value,
             name,
@@ -68,6 +81,9 @@ def main(argv: Sequence[str]) -> None:
             command=shlex.join(["python", *sys.argv]),
             began=BEGAN,
         )
+    except processes.ElsewhereError as error:
+        logging.getLogger("lenet").info(str(error))
+        os._exit(1)
     except population.StoppedError as stop:
         logging.getLogger("lenet").info(str(stop))
         sys.exit(128 + stop.signum)

@@ -225,7 +225,7 @@ def ours(members: int) -> Contestant:
 
         def take_first(start: Start) -> Outcome:
             begun = create([SEED] * members)
-            trained, _, _ = next(programs.run_epoch(program, begun, images, 0, 0))
+            trained, *_ = next(programs.run_epoch(program, begun, images, 0, 0))
             told = jax.device_get((trained.loss / trained.examples, trained.state.params))
             return Outcome(*jax.tree.map(lambda values: values[:members], told))
 
@@ -234,7 +234,7 @@ def ours(members: int) -> Contestant:
             for epoch in itertools.count():
                 seen = 0
                 calls = programs.run_epoch(program, population, images, epoch, 0)
-                for trained, step, _ in calls:
+                for trained, step, *_ in calls:
                     population = trained
                     now = min(step * task.recipe.batch_size, task.recipe.train_examples)
                     yield now - seen

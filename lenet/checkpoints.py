@@ -2,7 +2,8 @@
 
 A checkpoint is the population's arrays by name, and a JSON record beside them: where training
 stood, the shapes of the arrays and their digest. What cannot be read back, or does not have that
-digest, is set aside, and the checkpoint before it is used.
+digest, is set aside, and the checkpoint before it is used. Of several processes the primary alone
+reads and writes, and what a checkpoint holds does not depend on how many there are.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from lenet import model as models
+from lenet import processes
 
 Tree = TypeVar("Tree")
 
@@ -51,8 +53,17 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 
 @contextlib.contextmanager
 def manager(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """Opens a population's checkpoints; the last `keep` are kept."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    """Opens a population's checkpoints, for this process alone; the last `keep` are kept."""
+    this = jax.process_index()
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        enable_async_checkpointing=False,
+        create=False,  # Not offered to some of many processes.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+        ),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
     opened = ocp.CheckpointManager(directory.absolute(), options=options)
     try:
         yield opened
@@ -131,18 +142,32 @@ def _latest(
     return None
 
 
-def restore(opened: ocp.CheckpointManager, template: Tree) -> tuple[Tree, dict[str, Any]] | None:
+def restore(
+    opened: ocp.CheckpointManager | None, template: Tree
+) -> tuple[Tree, dict[str, Any]] | None:
     """The latest checkpoint that is whole, in the structure of `template`, and its record.
 
     Damaged ones are moved out of the way, to `damaged-*` beside the population's folder, and said.
 
+    Args:
+        opened: the checkpoints; None in all processes but the primary, which tells them.
+        template: for its structure.
+
     Returns:
         None if there is no checkpoint that is whole.
     """
-    found = _latest(opened, set_aside=True)
-    if found is None:
+    arrays: dict[str, np.ndarray] = {}
+
+    def read() -> dict[str, Any] | None:
+        found = _latest(opened, set_aside=True) if opened else None
+        arrays.update(found[0] if found else {})
+        return found[1] if found else None
+
+    record = processes.from_primary(read)
+    if record is None:
         return None
-    arrays, record = found
+    empty = {name: np.zeros(shape, dtype) for name, (dtype, *shape) in record["arrays"].items()}
+    arrays = processes.share(arrays or empty)
     names = list(_named(template))
     leaves = [arrays[name] for name in names]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), record

@@ -23,8 +23,13 @@ LOG_EVERY_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-def show_logs() -> None:
-    """Sends the package's log to the screen, above the progress bar if there is one."""
+def show_logs(quietly: bool = False) -> None:
+    """Sends the package's log to the screen, above the progress bar if there is one.
+
+    Args:
+        quietly: only warnings, and nothing else, as beside another process that shows the run.
+    """
+    CONSOLE.quiet = quietly
     handler: logging.Handler = logging.StreamHandler()
     if CONSOLE.is_terminal:
         handler = rich.logging.RichHandler(
@@ -33,7 +38,7 @@ def show_logs() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("lenet")
     package.handlers = [handler]
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.WARNING if quietly else logging.INFO)
     package.propagate = False
     # They say in many lines what is raised in the main thread as well, as when the disk is full.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -120,8 +125,8 @@ def plan_table(plan: Plan) -> rich.table.Table:
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("stage", "variant"):
-        table.add_column(heading)
+    table.add_column("stage")
+    table.add_column("variant", overflow="fold")
     for heading in ("models", "populations", "epochs each"):
         table.add_column(heading, justify="right")
     for stage, trials in (("tune", plan.tuning), ("final", plan.final({}))):

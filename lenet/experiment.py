@@ -1,11 +1,12 @@
 """A config from start to finish: trials, populations, summary, report."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lenet import data as datasets
-from lenet import display, population, program, report, sweep, workdir
+from lenet import display, population, processes, program, report, sweep, workdir
 from lenet import model as models
 from lenet import summary as summaries
 from lenet.files import write_atomically
@@ -58,7 +59,7 @@ def run(
     """Runs a config: trains its trials and writes the workdir, down to the report.
 
     Running again with the same config resumes, from wherever the last run stopped; with one that
-    only adds trials, trains those.
+    only adds trials, trains those. Of several processes all train, and the primary writes.
 
     Args:
         config: every field of `configs/base.py`.
@@ -76,6 +77,7 @@ def run(
         WorkdirError: if the workdir holds another config's run, or something else.
         OSError: if the data cannot be had, or the disk not be written.
         StoppedError: after SIGINT or SIGTERM, once the state is saved.
+        ElsewhereError: if another process failed.
     """
     began = time.time() if began is None else began
     plan = sweep.plan(config, name)
@@ -88,10 +90,11 @@ def run(
             return sweep.extends(sweep.plan(ConfigDict(held), name), plan)
         return False
 
-    with workdir.claimed(folder, config, overwrite, extends) as begin:
-        dataset = datasets.load(
-            config.dataset, config.data_dir or None, allow_subset=config.allow_subset
-        )
+    with contextlib.ExitStack() as claims:
+        begin: list[Callable[[], None]] = []
+        claim = workdir.claimed(folder, config, overwrite, extends)
+        processes.from_primary(lambda: begin.append(claims.enter_context(claim)))
+        dataset = _load(config)
         for group in groups:
             _parts(group[0], dataset)
         networks = {
@@ -100,9 +103,29 @@ def run(
             )
             for trial in plan.final({})
         }
-        begin()
+        processes.from_primary(lambda: begin[0]())
         with population.stop_signals() as stopped:
             return _run(config, plan, dataset, networks, folder, command, began, stopped)
+
+
+def _load(config: ConfigDict) -> datasets.Dataset:
+    """The data set, in every process; the primary first, as it may leave it in a common cache."""
+    loaded: list[datasets.Dataset] = []
+
+    def load() -> None:
+        loaded.append(
+            datasets.load(config.dataset, config.data_dir or None, allow_subset=config.allow_subset)
+        )
+
+    def check() -> None:
+        if loaded[0].sha256 != expected:
+            raise ValueError(f"{loaded[0].source} has other images here than in process 0")
+
+    processes.from_primary(load)
+    processes.together(lambda: None if loaded else load())
+    expected = processes.from_primary(lambda: loaded[0].sha256)
+    processes.together(check)
+    return loaded[0]
 
 
 def _run(
@@ -117,7 +140,7 @@ def _run(
 ) -> dict[str, Any]:
     affine = datasets.normalization(config.normalization, dataset.train_images)
     described = _describe(dataset, affine, _parts(plan.final({})[0], dataset))
-    workdir.write_json(folder / "dataset.json", described)
+    processes.from_primary(lambda: workdir.write_json(folder / "dataset.json", described))
     for variant, network in networks.items():
         display.CONSOLE.print(display.model_table(variant, network))
     if len(plan.tuning) + len(plan.cells) > 1:
@@ -130,20 +153,42 @@ def _run(
         mesh,
     )
 
-    def train_all(trials: Sequence[Trial]) -> list[Result]:
-        return _train_all(trials, dataset, affine, images, mesh, folder, config, stopped)
+    def train_all(trials: Sequence[Trial], later: Sequence[Trial] = ()) -> list[Result]:
+        return _train_all(trials, later, dataset, affine, images, mesh, folder, config, stopped)
 
-    tuned = train_all(plan.tuning)
-    tuning = summaries.outcomes(plan.tuning, tuned)
-    chosen = sweep.choose(
-        plan.tuning,
-        {outcome.trial.id: summaries.validation_error(outcome) for outcome in tuning},
+    tuned = train_all(plan.tuning, plan.final({}))
+    errors = processes.from_primary(
+        lambda: {
+            outcome.trial.id: summaries.validation_error(outcome)
+            for outcome in summaries.outcomes(plan.tuning, tuned)
+        }
     )
+    chosen = sweep.choose(plan.tuning, errors)
     for variant, setting in chosen.items():
         log.info("%s: chosen %s", variant, ", ".join(f"{k}={v}" for k, v in setting.items()))
     results = train_all(plan.final(chosen))
-    final = summaries.outcomes(plan.final(chosen), results)
+    return processes.from_primary(
+        lambda: _conclude(
+            plan, chosen, tuned, results, dataset, described, networks, folder, command, began
+        )
+    )
 
+
+def _conclude(
+    plan: Plan,
+    chosen: Mapping[str, sweep.Values],
+    tuned: Sequence[Result],
+    results: Sequence[Result],
+    dataset: datasets.Dataset,
+    described: dict[str, Any],
+    networks: Mapping[str, models.ModelSummary],
+    folder: Path,
+    command: str,
+    began: float,
+) -> dict[str, Any]:
+    """Writes what a run found out; gives its summary."""
+    tuning = summaries.outcomes(plan.tuning, tuned)
+    final = summaries.outcomes(plan.final(chosen), results)
     first_steps = [r.first_step for r in (*tuned, *results) if r.first_step >= began]
     summary = summaries.summarize(final, tuning, chosen, [*tuned, *results], described, networks)
     summary["command"] = command
@@ -171,6 +216,7 @@ def _run(
 
 def _train_all(
     trials: Sequence[Trial],
+    later: Sequence[Trial],
     dataset: datasets.Dataset,
     affine: datasets.Affine,
     images: program.Images,
@@ -179,25 +225,43 @@ def _train_all(
     config: ConfigDict,
     stopped: Callable[[], int],
 ) -> list[Result]:
-    """Trains trials population by population; what is finished is read, not trained again."""
+    """Trains trials population by population; what is finished is read, not trained again.
+
+    Returns:
+        A result a population; in other processes than the primary, of those trained now alone.
+    """
     if not trials:
         return []
     checkpoints = folder / "checkpoints"
     stage = "tuning" if trials[0].stage == "tune" else "population"
-    known = {
-        path.stem: json.loads(path.read_text())
-        for path in sorted(checkpoints.glob(f"{stage}-*.json"))
-    }
+    known = processes.from_primary(
+        lambda: {
+            path.stem: json.loads(path.read_text())
+            for path in sorted(checkpoints.glob(f"{stage}-*.json"))
+        }
+    )
     waiting = list(sweep.populations(trials, list(known.values())))
-    results = []
-    began, trained = time.monotonic(), 0
+    results: list[Result] = []
+
+    def work(populations: Iterable[Population]) -> int:
+        """Presentations of an image."""
+        return sum(
+            len(group) * group[0].fields["num_epochs"] * _parts(group[0], dataset).train[1]
+            for group in populations
+        )
+
+    def read(name: str, ids: list[str]) -> bool:
+        held = population.load_result(checkpoints / f"{name}.npz", ids)
+        results.extend([held] if held else [])
+        return held is not None
+
+    done = 0
     while waiting:
         group = waiting.pop(0)
         ids = [trial.id for trial in group]
         name = next((name for name, held in known.items() if held == ids), None)
-        finished = name and population.load_result(checkpoints / f"{name}.npz", ids)
-        if finished:
-            results.append(finished)
+        if name and processes.from_primary(functools.partial(read, name, ids)):
+            done += 1
             continue
         parts = _parts(group[0], dataset)
         compiled = _compile(group, dataset, affine, images, mesh)
@@ -208,7 +272,9 @@ def _train_all(
         if name is None:
             name = f"{stage}-{len(known):03d}"
             known[name] = ids
-            workdir.write_json(checkpoints / f"{name}.json", ids)
+            processes.from_primary(
+                functools.partial(workdir.write_json, checkpoints / f"{name}.json", ids)
+            )
         result = population.train(
             group,
             compiled,
@@ -218,24 +284,16 @@ def _train_all(
             name,
             config.checkpoints_to_keep,
             stopped,
+            ahead=work([*waiting, *sweep.populations(later)]) / work([group]),
         )
-        population.save_result(checkpoints / f"{name}.npz", result)
+        processes.from_primary(
+            functools.partial(population.save_result, checkpoints / f"{name}.npz", result)
+        )
         results.append(result)
-        trained += _steps(group)
+        done += 1
         if waiting:
-            left = (time.monotonic() - began) / trained * sum(map(_steps, waiting))
-            log.info(
-                "%d of %d populations done, about %s left for the others",
-                len(results),
-                len(results) + len(waiting),
-                display.duration(left),
-            )
+            log.info("%d of %d populations done", done, done + len(waiting))
     return results
-
-
-def _steps(group: Population) -> int:
-    """Training work, in examples, as far as it is known before the others are begun."""
-    return len(group) * group[0].fields["num_epochs"]
 
 
 def _compile(
@@ -266,7 +324,9 @@ def _compile(
 
 def _split(group: Population, compiled: program.Program) -> tuple[Population, ...]:
     """Smaller populations where the devices have too little memory for this one; else none."""
-    free = MEMORY_SHARE * program.free_bytes(compiled.mesh)
+    # The least that any process has, so that all split alike.
+    everywhere = processes.from_each(float(program.free_bytes(compiled.mesh)))
+    free = MEMORY_SHARE * float(everywhere.min())
     if compiled.bytes_per_device <= free or len(group) <= compiled.mesh.size:
         return ()
     size = max(compiled.mesh.size, int(len(group) * free / compiled.bytes_per_device))

@@ -45,7 +45,7 @@ KERNEL_SIZE = 5
 
 # By default XLA's CPU compiler drops optimization barriers before it fuses, and `materialize` with
 # them. The option names a pass of the CPU compiler alone: elsewhere it changes nothing.
-COMPILER_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+COMPILER_OPTIONS: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 def scaled_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -2,19 +2,20 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lenet import checkpoints, display, workdir
+from lenet import checkpoints, display, processes, workdir
 from lenet import program as programs
 from lenet.files import write_atomically
 from lenet.program import Images, Member, Program, Recipe
@@ -22,6 +23,8 @@ from lenet.sweep import Population
 from lenet.templates.run import duration
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class StoppedError(Exception):
@@ -122,6 +125,7 @@ def train(
     name: str,
     keep: int,
     stopped: Callable[[], int],
+    ahead: float = 0.0,
 ) -> Result:
     """Trains the trials to their last epoch, from the latest checkpoint if there is one.
 
@@ -134,6 +138,7 @@ def train(
         name: the population's folder under `checkpoints/`.
         keep: how many checkpoints to keep.
         stopped: gives the signal that asks to stop, or 0.
+        ahead: the work of the run after this population, as a multiple of this population's.
 
     Raises:
         StoppedError: after saving, if `stopped` gives a signal.
@@ -146,7 +151,7 @@ def train(
     members = program.create(*programs.place_members(numbers, mesh))
     first_step = np.nan
 
-    with checkpoints.manager(folder / "checkpoints" / name, keep) as opened:
+    with _primary(lambda: checkpoints.manager(folder / "checkpoints" / name, keep)) as opened:
         done, seconds = 0, 0.0
         restored = checkpoints.restore(opened, members)
         if restored is not None:
@@ -155,30 +160,34 @@ def train(
             done, seconds = record["step"], record["train_seconds"]
             log.info("resuming %s after step %d of %d", title, done, recipe.total_steps)
         finished = done // recipe.steps_per_epoch
-        workdir.keep_metrics(folder, [trial.id for trial in trials], finished)
+        ids = [trial.id for trial in trials]
+        processes.from_primary(lambda: workdir.keep_metrics(folder, ids, finished))
         with (
-            workdir.tensorboard(folder, finished) as write_events,
+            _primary(lambda: workdir.tensorboard(folder, finished)) as write_events,
             display.progress(title, recipe.total_steps, done) as show,
         ):
             while done < recipe.total_steps:
                 epoch, within = divmod(done, recipe.steps_per_epoch)
-                calls = programs.run_epoch(program, members, images, epoch, within)
-                for advanced, step, took in calls:
-                    members, within = advanced, step
+                calls = programs.run_epoch(program, members, images, epoch, within, stopped)
+                signum = 0
+                for advanced, step, took, asked in calls:
+                    members, within, signum = advanced, step, asked
                     first_step = time.time() if np.isnan(first_step) else first_step
                     done, seconds = epoch * recipe.steps_per_epoch + within, seconds + took
                     show(done)
-                    if stopped():
-                        break
                 if within == recipe.steps_per_epoch:
                     lines = _epoch_lines(trials, program, members, images, parts, done, seconds)
-                    workdir.append_metrics(folder, lines)
-                    write_events(lines)
-                    _log_epoch(lines, title, recipe.num_epochs)
+                    processes.from_primary(
+                        functools.partial(_write_lines, folder, lines, write_events)
+                    )
+                    _log_epoch(lines, title, recipe.num_epochs, ahead)
                 record = _record(trials, recipe, done, seconds)
-                checkpoints.save(opened, done, _resized(members, count), record)
-                if stopped() and done < recipe.total_steps:
-                    raise StoppedError(stopped())
+                saved = _resized(members, count)
+                processes.from_primary(
+                    functools.partial(checkpoints.save, opened, done, saved, record)
+                )
+                if signum and done < recipe.total_steps:
+                    raise StoppedError(signum)
 
     told = {
         part: programs.evaluate(program, members, images, *getattr(parts, part)) for part in PARTS
@@ -193,7 +202,7 @@ def train(
 
     return Result(
         np.array([trial.id for trial in trials]),
-        np.asarray(members.diverged)[:count],
+        processes.gather(members.diverged)[:count],
         means("loss"),
         means("error"),
         told["test"]["prediction"][:count].astype(np.int32),
@@ -202,6 +211,22 @@ def train(
         seconds,
         first_step,
     )
+
+
+def _write_lines(
+    folder: Path,
+    lines: list[workdir.Line],
+    write_events: Callable[[Iterable[workdir.Line]], None],
+) -> None:
+    workdir.append_metrics(folder, lines)
+    write_events(lines)
+
+
+def _primary(
+    open_it: Callable[[], contextlib.AbstractContextManager[T]],
+) -> contextlib.AbstractContextManager[Any]:
+    """What the primary process opens; None in the others."""
+    return open_it() if processes.is_primary() else contextlib.nullcontext()
 
 
 def title_of(trials: Population) -> str:
@@ -220,7 +245,7 @@ def padded(trials: Population, mesh: Mesh) -> Population:
 def _resized(members: Member, count: int) -> Member:
     """The first members, and copies of the last where there are not as many."""
     return jax.tree.map(
-        lambda leaf: np.asarray(leaf)[np.minimum(np.arange(count), len(leaf) - 1)], members
+        lambda leaf: leaf[np.minimum(np.arange(count), len(leaf) - 1)], processes.gather(members)
     )
 
 
@@ -245,8 +270,8 @@ def _epoch_lines(
     test = programs.evaluate(program, members, images, *parts.test)
     validation = programs.evaluate(program, members, images, *parts.validation)
     rates = programs.learning_rates(members)
-    sums = {key: np.asarray(getattr(members, key)) for key in ("loss", "errors", "examples")}
-    diverged = np.asarray(members.diverged)
+    told = ("loss", "errors", "examples", "diverged")
+    sums = {key: processes.gather(getattr(members, key)) for key in told}
     return [
         {
             "trial": trial.id,
@@ -262,7 +287,7 @@ def _epoch_lines(
             "validation_error": mean(validation["error"][index]),
             "test_loss": mean(test["loss"][index]),
             "test_error": mean(test["error"][index]),
-            "diverged": bool(diverged[index]),
+            "diverged": bool(sums["diverged"][index]),
             "train_seconds": seconds,
         }
         for index, trial in enumerate(trials)
@@ -279,7 +304,7 @@ def finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _log_epoch(lines: list[workdir.Line], title: str, num_epochs: int) -> None:
+def _log_epoch(lines: list[workdir.Line], title: str, num_epochs: int, ahead: float) -> None:
     alive = [line for line in lines if not line["diverged"]]
     epoch, seconds = lines[0]["epoch"], lines[0]["train_seconds"]
     parts = [f"{title} epoch {epoch}/{num_epochs}"]
@@ -291,4 +316,7 @@ def _log_epoch(lines: list[workdir.Line], title: str, num_epochs: int) -> None:
         parts.append(f"{len(lines) - len(alive)} of {len(lines)} diverged")
     parts.append(f"{seconds / epoch:.1f} s an epoch")
     parts.append(f"{duration(seconds / epoch * (num_epochs - epoch))} left")
+    if ahead:
+        in_all = seconds / epoch * (num_epochs * (1 + ahead) - epoch)
+        parts.append(f"about {duration(in_all)} in all")
     log.info(", ".join(parts))

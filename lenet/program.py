@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from lenet import data as datasets
+from lenet import processes
 from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet
 from lenet.optimizers import Hyperparameters
@@ -215,9 +216,10 @@ class Program:
 
 
 def mesh_for(members: int) -> Mesh:
-    """The devices to spread a population over: all there are, but at most one a member."""
-    count = min(members, jax.device_count())
-    return jax.make_mesh((count,), (MEMBER,), devices=jax.devices()[:count])
+    """The devices to spread a population over: at most one a member, at least one a process."""
+    count = max(min(members, jax.device_count()), jax.process_count())
+    devices = processes.in_turns(jax.devices())[:count]
+    return Mesh(np.array(sorted(devices, key=lambda device: device.id)), (MEMBER,))
 
 
 def members_at_once(recipe: Recipe, mesh: Mesh) -> int:
@@ -323,11 +325,11 @@ def _working_bytes(function: Any) -> int:
 
 def free_bytes(mesh: Mesh) -> int:
     """Memory that each device of a mesh has left; CPU devices share the machine's."""
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available // mesh.size
+    return psutil.virtual_memory().available // len(mesh.local_devices)
 
 
 def evaluate(
@@ -345,8 +347,9 @@ def evaluate(
     if not blocks:
         nothing = np.zeros((members.seed.shape[0], 0))
         return dict.fromkeys(("loss", "prediction", "probability", "error"), nothing)
+    told = [processes.gather(block) for block in blocks]
     results = {
-        name: np.concatenate([np.asarray(block[name]) for block in blocks], axis=1)[:, :count]
+        name: np.concatenate([block[name] for block in told], axis=1)[:, :count]
         for name in ("loss", "prediction", "probability")
     }
     labels = np.asarray(images.labels[start : start + count])
@@ -355,21 +358,30 @@ def evaluate(
 
 def learning_rates(members: Member) -> np.ndarray:
     """The scheduled learning rate of each member's next step, shape "member"."""
-    return np.asarray(
-        jax.vmap(lambda member: scheduled_rate(member.state, member.hyperparameters))(members)
-    )
+    steps, numbers = processes.gather((members.state.step, members.hyperparameters))
+    state = members.state.replace(step=steps, params=None, opt_state=None)
+    return np.asarray(jax.vmap(scheduled_rate)(state, numbers))
 
 
 def place(images: np.ndarray, labels: np.ndarray, mesh: Mesh) -> Images:
     """Puts images and labels on every device of a mesh."""
-    return jax.device_put(
-        Images(images, labels.astype(np.int32)), NamedSharding(mesh, PartitionSpec())
-    )
+    return _placed(Images(images, labels.astype(np.int32)), mesh, PartitionSpec())
 
 
 def place_members(members: Any, mesh: Mesh) -> Any:
     """Puts a tree of arrays "member ..." on the devices of a mesh, each its share of members."""
-    return jax.device_put(members, NamedSharding(mesh, PartitionSpec(MEMBER)))
+    return _placed(members, mesh, PartitionSpec(MEMBER))
+
+
+def _placed(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """Puts arrays that every process has whole on the devices of all of them."""
+    sharding = NamedSharding(mesh, spec)
+
+    def put(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(put, tree)
 
 
 def run_epoch(
@@ -378,26 +390,40 @@ def run_epoch(
     images: Images,
     epoch: int,
     start: int,
+    stopped: Callable[[], int] = lambda: 0,
     seconds_per_call: float = 0.5,
-) -> Iterator[tuple[Member, int, float]]:
+) -> Iterator[tuple[Member, int, float, int]]:
     """Trains through an epoch from step `start`, in calls of about `seconds_per_call`.
 
+    Args:
+        program: what trains.
+        members: what is trained; consumed.
+        images: on the devices.
+        epoch: its number, which draws its order.
+        start: the step within it to begin with.
+        stopped: gives the signal that asks to stop, or 0. Asked after each call.
+        seconds_per_call: at most about so long between two questions.
+
     Yields:
-        The members, the steps of the epoch done so far, and the seconds this call trained.
+        The members, the steps of the epoch done so far, the seconds this call trained, and the
+        signal, the same in every process. After a signal nothing more is trained.
     """
     fresh, orders = program.start_epoch(members, np.int32(epoch))
     members = fresh if start == 0 else members
     steps = program.recipe.steps_per_epoch
-    length = 1
-    while start < steps:
+    length, signum = 1, 0
+    while start < steps and not signum:
         stop = min(start + length, steps)
         began = time.perf_counter()
         members = program.advance(members, orders, images, np.int32(start), np.int32(stop))
         jax.block_until_ready(members)
         seconds = time.perf_counter() - began
         length = max(1, min(8 * length, int((stop - start) * seconds_per_call / seconds)))
+        # Every process must make the same calls, whatever its own clock says.
+        told = processes.from_each([length, stopped()])
+        length, signum = int(told[:, 0].min()), int(told[:, 1].max())
         start = stop
-        yield members, start, seconds
+        yield members, start, seconds, signum
 
 
 def numbers_of(trials: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, Hyperparameters]:

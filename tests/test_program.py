@@ -44,7 +44,7 @@ def trained(images, trials, recipe=RECIPE, epochs=1, seconds_per_call=0.5, mesh=
     compiled = program.compile_program(recipe, len(trials), images, mesh)
     members = compiled.create(*program.place_members(program.numbers_of(trials), mesh))
     for epoch in range(epochs):
-        for advanced, _, _ in program.run_epoch(
+        for advanced, *_ in program.run_epoch(
             compiled, members, images, epoch, 0, seconds_per_call
         ):
             members = advanced
@@ -108,11 +108,13 @@ def test_where_an_epoch_is_cut_changes_no_bit(images):
 def test_an_epoch_taken_up_in_the_middle_ends_the_same(images):
     compiled, expected = trained(images, [fields()])
     members = compiled.create(*program.numbers_of([fields()]))
-    for advanced, step, _ in program.run_epoch(compiled, members, images, 0, 0, 0.0):
+    for advanced, step, *_ in program.run_epoch(
+        compiled, members, images, 0, 0, seconds_per_call=0.0
+    ):
         members = advanced
         if step == 5:
             break
-    for advanced, _, _ in program.run_epoch(compiled, members, images, 0, 5):
+    for advanced, *_ in program.run_epoch(compiled, members, images, 0, 5):
         members = advanced
     assert bits(members) == bits(expected)
 
@@ -198,7 +200,7 @@ def test_rates_are_traced_so_other_rates_need_no_new_program(images):
     results = []
     for rate in (1e-3, 1e-2):
         members = compiled.create(*program.numbers_of([fields(0, rate)]))
-        for advanced, _, _ in program.run_epoch(compiled, members, images, 0, 0):
+        for advanced, *_ in program.run_epoch(compiled, members, images, 0, 0):
             members = advanced
         results.append(bits(members.state.params))
     assert results[0] != results[1]

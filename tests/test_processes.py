@@ -1,0 +1,166 @@
+"""Several processes on one run: real ones, on this machine's loopback, on 5,000 real digits."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from lenet import processes
+
+CORES = sorted(os.sched_getaffinity(0))[:2]
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = (
+    "--config=configs/relu_max.py",
+    "--config.dataset=mnist_5k",
+    "--config.batch_size=64",
+    "--config.num_epochs=4",
+    "--config.sweep.seed=(0,1,2)",
+)
+
+
+@pytest.fixture
+def environment(cache_dir, digits):
+    variables = {**os.environ, "LENET_CACHE_DIR": str(cache_dir)}
+    del variables["XLA_FLAGS"]
+    return variables
+
+
+def start(environment, *flags):
+    return subprocess.Popen(
+        [sys.executable, "main.py", *flags],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # As many devices for one process as two of them use.
+        preexec_fn=lambda: os.sched_setaffinity(0, CORES),
+    )
+
+
+def start_both(environment, *flags, own=((), ())):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    together = (f"--coordinator_address=localhost:{port}", "--num_processes=2")
+    return [
+        start(environment, *flags, *together, f"--process_id={index}", *own[index])
+        for index in range(2)
+    ]
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def finish_both(both):
+    return [finish(process) for process in both]
+
+
+def lines(workdir):
+    path = workdir / "metrics.jsonl"
+    texts = path.read_text().splitlines() if path.exists() else []
+    told = [json.loads(text) for text in texts if text.endswith("}")]
+    return [{key: line[key] for key in line if key != "train_seconds"} for line in told]
+
+
+def results(workdir):
+    summary = json.loads((workdir / "summary.json").read_text())
+    del summary["timing"], summary["command"]
+    return summary
+
+
+def test_two_processes_stopped_and_resumed_find_what_one_with_two_devices_finds(
+    environment, tmp_path
+):
+    if len(CORES) < 2:
+        pytest.skip("one process has as many devices as two of them only with two cores")
+    one, two = tmp_path / "one", tmp_path / "two"
+    code, output = finish(start(environment, *SMALL, f"--workdir={one}"))
+    assert code == 0, output
+
+    both = start_both(environment, *SMALL, f"--workdir={two}")
+    deadline = time.monotonic() + 100
+    while not lines(two):
+        assert all(process.poll() is None for process in both), finish_both(both)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGTERM)  # One is told to stop, and both do.
+    told = finish_both(both)
+    assert [code for code, _ in told] == [128 + signal.SIGTERM] * 2, told
+    assert "the same command resumes" in told[0][1]
+    assert not (two / "summary.json").exists()
+
+    told = finish_both(start_both(environment, *SMALL, f"--workdir={two}"))
+    assert [code for code, _ in told] == [0, 0], told
+    assert "resuming relu_max x 3 after step" in told[0][1]
+    assert "epoch" not in told[1][1]  # One process shows the run.
+    assert results(two) == results(one)
+    assert lines(two) == lines(one)
+    assert (two / "predictions.npz").read_bytes() == (one / "predictions.npz").read_bytes()
+
+
+def test_what_fails_in_one_process_ends_both(environment, tmp_path):
+    missing = "--config.data_dir=/nowhere"
+    (code, output), (other, why) = finish_both(
+        start_both(environment, *SMALL, f"--workdir={tmp_path / 'run'}", own=((), (missing,)))
+    )
+    assert code == other == 1
+    assert "process 1 failed" in output
+    assert "/nowhere" in why
+    assert "Traceback" not in output + why
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--num_processes=0",), "num_processes=0 must be at least 1"),
+        (("--num_processes=2", "--process_id=2"), "process_id=2 must be from 0 to"),
+        (("--distributed",), "could not join the other processes"),
+    ],
+)
+def test_bad_flags_are_one_line(environment, tmp_path, flags, message):
+    code, output = finish(start(environment, *SMALL, f"--workdir={tmp_path / 'run'}", *flags))
+    assert code == 1
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_is_the_primary_and_its_own_company():
+    values = {"a": np.float32([-0.0, np.nan]), "b": np.arange(3)}
+    assert processes.is_primary()
+    assert processes.from_each([3, 4]).tolist() == [[3, 4]]
+    assert processes.from_primary(lambda: {"x": 1.5}) == {"x": 1.5}
+    shared = processes.share(values)
+    assert {name: array.tobytes() for name, array in shared.items()} == {
+        name: array.tobytes() for name, array in values.items()
+    }
+    gathered = processes.gather(jax.numpy.arange(3))
+    assert isinstance(gathered, np.ndarray)
+    assert gathered.tolist() == [0, 1, 2]
+
+
+def test_an_error_reaches_the_caller():
+    def fail():
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        processes.from_primary(fail)
+
+
+def test_devices_of_different_processes_take_turns():
+    devices = [types.SimpleNamespace(process_index=index) for index in (0, 0, 0, 1, 2, 2)]
+    ordered = processes.in_turns(devices)
+    assert [device.process_index for device in ordered] == [0, 1, 2, 0, 2, 0]
