@@ -1,5 +1,6 @@
 """Several processes on one run: real ones, on this machine's loopback, on 5,000 real digits."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -47,15 +48,28 @@ def start(environment, *flags):
     )
 
 
-def start_both(environment, *flags, own=((), ())):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    together = (f"--coordinator_address=localhost:{port}", "--num_processes=2")
-    return [
-        start(environment, *flags, *together, f"--process_id={index}", *own[index])
-        for index in range(2)
-    ]
+def free_port(first=0):
+    for port in range(first, 65536):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("localhost", port))
+            return free.getsockname()[1]
+    raise AssertionError("no port is free")
+
+
+def start_both(environment, *flags):
+    together = (f"--coordinator_address=localhost:{free_port()}", "--num_processes=2")
+    return [start(environment, *flags, *together, f"--process_id={index}") for index in range(2)]
+
+
+def slurm(port, index):
+    """What Slurm tells a task of a job of two; JAX takes the port from the job's number."""
+    return {
+        "SLURM_JOB_ID": str(port - (65536 - 4096)),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index),
+    }
 
 
 def finish(process):
@@ -110,11 +124,14 @@ def test_two_processes_stopped_and_resumed_find_what_one_with_two_devices_finds(
     assert (two / "predictions.npz").read_bytes() == (one / "predictions.npz").read_bytes()
 
 
-def test_what_fails_in_one_process_ends_both(environment, tmp_path):
-    missing = "--config.data_dir=/nowhere"
-    (code, output), (other, why) = finish_both(
-        start_both(environment, *SMALL, f"--workdir={tmp_path / 'run'}", own=((), (missing,)))
-    )
+def test_on_slurm_they_find_each_other_and_what_fails_in_one_ends_both(environment, tmp_path):
+    port = free_port(first=65536 - 4096)
+    flags = (*SMALL, f"--workdir={tmp_path / 'run'}", "--distributed")
+    both = [
+        start({**environment, **slurm(port, index)}, *flags, *own)
+        for index, own in enumerate([(), ("--config.data_dir=/nowhere",)])
+    ]
+    (code, output), (other, why) = finish_both(both)
     assert code == other == 1
     assert "process 1 failed" in output
     assert "/nowhere" in why
