@@ -132,17 +132,17 @@ def create_task(
         train_examples=len(labels),
         affine=datasets.normalization("unit", pixels),
     )
-    start = _first_step(config, recipe, pixels.shape[1:])
+    start = _first_step(config, recipe, programs.Images(pixels, labels))
     return Task(config, recipe, pixels, labels, source, start, threads)
 
 
 def _first_step(
-    config: ConfigDict, recipe: programs.Recipe, image_shape: tuple[int, int, int]
+    config: ConfigDict, recipe: programs.Recipe, images: programs.Images
 ) -> Start:
     @jax.jit
     def begin(seed: Int[Array, ""], numbers: Hyperparameters) -> tuple[Any, Array]:
-        member = programs.create_member(recipe, image_shape, seed, numbers)
-        _, order = programs.start_epoch(recipe, member, jnp.int32(0))
+        member = programs.create_member(recipe, images.pixels.shape[1:], seed, numbers)
+        _, order = programs.start_epoch(recipe, member, images, jnp.int32(0))
         return member.state.params, order[0]
 
     only = programs.numbers_of([{**config, "seed": SEED}])

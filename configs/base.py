@@ -22,18 +22,22 @@ def get_config() -> ConfigDict:
     config.activation = "relu"  # relu, tanh, scaled_tanh, sigmoid, identity, gelu, silu, ...
     config.pooling = "max"  # max, average, subsampling (trainable), stride (a convolution)
     config.connections = "full"  # s2 to c3: full, or table1 as in the paper
-    config.head = "dense"  # dense (c5, f6, output), gap (global average pooling, output)
+    config.head = "dense"  # dense (c5 f6 output), gap (global average, output), rbf (c5 f6 codes)
     config.widths = (6, 16, 120, 84)  # maps of c1 and c3, units of c5 and f6
     config.initialization = "lecun_normal"  # or he_normal, glorot_uniform, torch, uniform_1998
     config.convolution = "polyphase"  # how it is computed: polyphase (fast), lax (the reference)
 
     # Training.
-    config.loss = "cross_entropy"
-    config.optimizer = "adam"  # sgd, momentum, adam, adamw
+    config.loss = "cross_entropy"  # or, with head=rbf: rbf_mse (equation 8), rbf_map (9)
+    config.rbf_j = 1.0  # for loss=rbf_map: the distance that counts as rubbish
+    config.optimizer = "adam"  # sgd, momentum, adam, adamw, sdlm (the paper's)
     config.learning_rate = 2e-3
     config.momentum = 0.9  # for optimizer=momentum
     config.weight_decay = 0.0  # an L2 penalty; decoupled for adamw
-    config.schedule = "cosine"  # constant, linear, cosine, warmup_cosine
+    config.damping = 0.02  # for optimizer=sdlm: mu, added to the curvature
+    config.curvature_examples = 500  # for optimizer=sdlm: to estimate it on, before each epoch
+    config.schedule = "cosine"  # constant, linear, cosine, warmup_cosine, passes_1998
+    config.order = "fresh"  # of the examples: fresh for each epoch, or constant
     config.batch_size = 128
     config.num_epochs = 10
     config.seed = 0  # initial parameters and order of the examples; 0 to 2**31 - 1

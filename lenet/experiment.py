@@ -314,6 +314,8 @@ def _compile(
         train_examples=_parts(group[0], dataset).train[1],
         affine=affine,
         members_at_once=config.members_at_once,
+        fresh_order=sweep.ORDERS[config.order],
+        curvature_examples=config.curvature_examples,
     )
     title = population.title_of(group)
     log.info("compiling %s", title)

@@ -35,6 +35,7 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Key
 
+from lenet.backward import BACKWARD
 from lenet.registry import lookup
 
 Maps = Float[Array, "channel height width batch"]
@@ -67,6 +68,14 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 # max(f(x)) = f(max(x)) for these, which leaves f a quarter of the elements.
 NON_DECREASING = frozenset(ACTIVATIONS) - {"gelu", "silu"}
+
+
+def activate(
+    x: Float[Array, "*shape"], name: str, backward: str = "gradient"
+) -> Float[Array, "*shape"]:
+    """The named activation, element by element."""
+    _, as_function = lookup(BACKWARD, backward, "backward")
+    return as_function(lookup(ACTIVATIONS, name, "activation"))(x)
 
 
 def split_phases(maps: Maps) -> Phases:
@@ -232,6 +241,7 @@ class Convolution(nn.Module):
     connections: str = "full"
     initialization: str = "lecun_normal"
     implementation: str = "polyphase"
+    backward: str = "gradient"
 
     @nn.compact
     def __call__(self, maps: Maps) -> Phases:
@@ -254,7 +264,8 @@ class Convolution(nn.Module):
         rule = functools.partial(initialize_biases, name=self.initialization, fan_in=fan_in)
         bias = self.param("bias", rule, (self.features,))
         convolve = lookup(CONVOLUTIONS, self.implementation, "convolution")
-        return convolve(maps, kernel) + bias[None, None, :, None, None, None]
+        as_product, _ = lookup(BACKWARD, self.backward, "backward")
+        return as_product(convolve)(maps, kernel) + bias[None, None, :, None, None, None]
 
 
 class Pooling(nn.Module):
@@ -270,6 +281,7 @@ class Pooling(nn.Module):
     kind: str = "max"
     activation: str = "relu"
     initialization: str = "lecun_normal"
+    backward: str = "gradient"
 
     @nn.compact
     def __call__(self, phases: Phases) -> Maps:
@@ -279,7 +291,12 @@ class Pooling(nn.Module):
 
     def activate(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The activation, element by element."""
-        return lookup(ACTIVATIONS, self.activation, "activation")(x)
+        return activate(x, self.activation, self.backward)
+
+    def weigh(self, weights: Array, product: Callable[[Array, Array], Array], x: Array) -> Array:
+        """`product` of inputs and weights."""
+        as_product, _ = lookup(BACKWARD, self.backward, "backward")
+        return as_product(product)(x, weights)
 
     def max(self, phases: Phases) -> Maps:
         """The greatest of the four activations."""
@@ -289,15 +306,16 @@ class Pooling(nn.Module):
 
     def average(self, phases: Phases) -> Maps:
         """The mean of the four activations."""
-        return _total(self.activate(phases)) / 4
+        return self.weigh(jnp.asarray(1 / 4), _weighted_total, self.activate(phases))
 
     def subsampling(self, phases: Phases) -> Maps:
         """f(coefficient * sum of the four activations + bias)."""
         shape = (phases.shape[2],)
         coefficient = self.param("coefficient", nn.initializers.constant(1 / 4), shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        summed = _total(self.activate(phases))
-        return self.activate(coefficient[:, None, None, None] * summed + bias[:, None, None, None])
+        weights = coefficient[:, None, None, None]
+        summed = self.weigh(weights, _weighted_total, self.activate(phases))
+        return self.activate(summed + bias[:, None, None, None])
 
     def stride(self, phases: Phases) -> Maps:
         """A strided 2x2 convolution of the activations, activated."""
@@ -313,7 +331,7 @@ class Pooling(nn.Module):
         bias = self.param("bias", rule, (channel,))
         matrix = kernel.reshape(4 * channel, channel)
         flat = self.activate(phases).reshape(4 * channel, -1)
-        strided = (matrix.T @ flat).reshape(phases.shape[2:])
+        strided = self.weigh(matrix, _transposed_product, flat).reshape(phases.shape[2:])
         return self.activate(strided + bias[:, None, None, None])
 
 
@@ -330,6 +348,14 @@ def _total(phases: Phases) -> Maps:
     return (phases[0, 0] + phases[0, 1]) + (phases[1, 0] + phases[1, 1])
 
 
+def _weighted_total(phases: Phases, weights: Array) -> Maps:
+    return weights * _total(phases)
+
+
+def _transposed_product(x: Array, matrix: Array) -> Array:
+    return matrix.T @ x
+
+
 def _greatest(phases: Phases) -> Maps:
     return _greater(_greater(phases[0, 0], phases[0, 1]), _greater(phases[1, 0], phases[1, 1]))
 
@@ -344,6 +370,7 @@ class Dense(nn.Module):
 
     features: int
     initialization: str = "lecun_normal"
+    backward: str = "gradient"
 
     @nn.compact
     def __call__(self, x: Float[Array, "in batch"]) -> Float[Array, "out batch"]:
@@ -358,4 +385,5 @@ class Dense(nn.Module):
         kernel = self.param("kernel", rule, (in_features, self.features))
         rule = functools.partial(initialize_biases, name=self.initialization, fan_in=in_features)
         bias = self.param("bias", rule, (self.features,))
-        return kernel.T @ x + bias[:, None]
+        as_product, _ = lookup(BACKWARD, self.backward, "backward")
+        return as_product(_transposed_product)(x, kernel) + bias[:, None]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from lenet import layers
+from lenet import codes, layers
+from lenet.backward import BACKWARD
 from lenet.registry import lookup
 
 # Two convolutions of 5x5, each halved by pooling, leave one row of maps of this many pixels.
@@ -26,11 +27,12 @@ class LeNet(nn.Module):
         pooling: a name in `layers.POOLINGS`, for s2 and s4.
         connections: a name in `layers.CONNECTIONS`, from s2 to c3.
         head: a name in `HEADS`: `dense` is c5 f6 output, `gap` averages each map of s4 and feeds
-            the means to the output layer.
+            the means to the output layer, `rbf` is c5 f6 and distances to fixed codes.
         widths: maps of c1, maps of c3, units of c5, units of f6 (the last two unused by `gap`).
         classes: units of the output layer.
         initialization: a name in `layers.INITIALIZATIONS`.
         convolution: a name in `layers.CONVOLUTIONS`: how, not what, is computed.
+        backward: a name in `backward.BACKWARD`: what differentiation finds, the network unchanged.
     """
 
     activation: str = "relu"
@@ -41,12 +43,17 @@ class LeNet(nn.Module):
     classes: int = 10
     initialization: str = "lecun_normal"
     convolution: str = "polyphase"
+    backward: str = "gradient"
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width channel"]
-    ) -> Float[Array, "batch classes"]:
-        """Returns the logits.
+        self, images: Float[Array, "batch height width channel"], trained_part: bool = False
+    ) -> Float[Array, "batch outputs"]:
+        """Returns the outputs, the greatest of which names the class.
+
+        Args:
+            images: normalised.
+            trained_part: return what `output_of` takes, which is as far as the parameters reach.
 
         Raises:
             ValueError: if the images are smaller than 16x16, or a choice is unknown.
@@ -58,31 +65,53 @@ class LeNet(nn.Module):
             ("c3", "s4", self.widths[1], self.connections),
         ):
             phases = layers.Convolution(
-                features, connections, self.initialization, self.convolution, name=convolution
+                features,
+                connections,
+                self.initialization,
+                self.convolution,
+                self.backward,
+                name=convolution,
             )(x)
-            x = layers.Pooling(self.pooling, self.activation, self.initialization, name=pooling)(
-                phases
-            )
-        logits = lookup(HEADS, self.head, "head")(self, x)
-        return logits.T
+            x = layers.Pooling(
+                self.pooling, self.activation, self.initialization, self.backward, name=pooling
+            )(phases)
+        top = lookup(HEADS, self.head, "head")(self, x).T
+        return top if trained_part else self.output_of(top)
+
+    def output_of(self, top: Float[Array, "batch units"]) -> Float[Array, "batch classes"]:
+        """The outputs; `rbf` turns f6 into minus the squared distances to the codes."""
+        if self.head != "rbf":
+            return top
+        return -codes.squared_distances(top.T, self.classes).T
 
     def dense_head(self, maps: layers.Maps) -> Float[Array, "classes batch"]:
-        """c5, f6 and output, fully connected; maps are flattened in order channel height width."""
-        activate = lookup(layers.ACTIVATIONS, self.activation, "activation")
+        """c5, f6 and output, fully connected."""
+        return self.connect(self.classes, "output", self.code(maps))
+
+    def code(self, maps: layers.Maps) -> Float[Array, "units batch"]:
+        """c5 and f6, fully connected; maps are flattened in order channel height width."""
         x = maps.reshape(-1, maps.shape[-1])
-        x = activate(layers.Dense(self.widths[2], self.initialization, name="c5")(x))
-        x = activate(layers.Dense(self.widths[3], self.initialization, name="f6")(x))
-        return layers.Dense(self.classes, self.initialization, name="output")(x)
+        for name, units in (("c5", self.widths[2]), ("f6", self.widths[3])):
+            x = layers.activate(self.connect(units, name, x), self.activation, self.backward)
+        return x
 
     def gap_head(self, maps: layers.Maps) -> Float[Array, "classes batch"]:
         """Global average pooling, then output (Lin et al. 2013)."""
-        means = maps.mean(axis=(1, 2))
-        return layers.Dense(self.classes, self.initialization, name="output")(means)
+        as_product, _ = lookup(BACKWARD, self.backward, "backward")
+        share = jnp.asarray(1 / (maps.shape[1] * maps.shape[2]))
+        means = as_product(lambda x, weight: weight * x.sum(axis=(1, 2)))(maps, share)
+        return self.connect(self.classes, "output", means)
+
+    def connect(self, units: int, name: str, x: Array) -> Array:
+        """A fully connected layer."""
+        return layers.Dense(units, self.initialization, self.backward, name=name)(x)
 
 
+# What each does with the maps of s4, as far as there are parameters.
 HEADS: dict[str, Callable[[LeNet, Array], Array]] = {
     "dense": LeNet.dense_head,
     "gap": LeNet.gap_head,
+    "rbf": LeNet.code,
 }
 FULLY_CONNECTED = ("c5", "f6", "output")
 
@@ -98,8 +127,10 @@ def create(config: ConfigDict, classes: int) -> LeNet:
     """The network that a config describes.
 
     Raises:
-        ValueError: if its connections do not fit its widths.
+        ValueError: if its connections or its head do not fit its widths or the classes.
     """
+    if config.head == "rbf":
+        codes.check(config.widths[3], classes)
     lookup(layers.CONNECTIONS, config.connections, "connections")(*config.widths[:2])
     return LeNet(
         activation=config.activation,
@@ -188,6 +219,9 @@ def summarize(model: LeNet, image_shape: tuple[int, int, int]) -> ModelSummary:
     for name in FULLY_CONNECTED:
         if name in sizes:
             add(name, (sizes[name]["bias"],), pooled=0, uses=1)
+    if model.head == "rbf":
+        uses = model.widths[3] * model.classes
+        rows.append(LayerSummary("output", (model.classes,), field, 0, uses, uses))
 
     parameters = sum(row.parameters for row in rows)
     connected = sum(row.parameters for row in rows if row.name in FULLY_CONNECTED)

@@ -6,10 +6,12 @@ population, and the optimizer's state holds no copy of them.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -24,12 +26,53 @@ class Hyperparameters(flax.struct.PyTreeNode):
         momentum: used by `momentum`.
         weight_decay: added to the gradient as weight_decay * params (an L2 penalty), except by
             `adamw`, where it is decoupled (Loshchilov and Hutter 2019).
+        damping: mu, added to the curvature that `sdlm` divides by.
+        rbf_j: j of the loss `rbf_map`.
     """
 
     # Any, since under vmap and in jax.eval_shape the leaves are no scalars.
     learning_rate: Any = 1e-3
     momentum: Any = 0.9
     weight_decay: Any = 0.0
+    damping: Any = 0.02
+    rbf_j: Any = 1.0
+
+
+class SdlmState(NamedTuple):
+    """State of `sdlm`: the curvature h in force, a tree like the parameters."""
+
+    curvature: Any
+
+
+def sdlm(learning_rate: Scalar, damping: Scalar = 0.02) -> optax.GradientTransformationExtraArgs:
+    """Stochastic diagonal Levenberg-Marquardt (LeCun et al. 1998, appendix C).
+
+        w <- w - learning_rate / (damping + h) dE/dw
+
+    with h the curvature of each parameter, estimated now and then (`curvature.diagonal`, or any
+    other estimate that is not negative) and held fixed between. Give it to `update` as the extra
+    argument `curvature` whenever there is a new one; before the first, h is 0.
+
+    Args:
+        learning_rate: the paper's eta.
+        damping: the paper's mu, which bounds the steps where h is small.
+    """
+
+    def init(params: Any) -> SdlmState:
+        return SdlmState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(
+        updates: Any, state: SdlmState, params: Any = None, *, curvature: Any = None, **extra: Any
+    ) -> tuple[Any, SdlmState]:
+        held = state.curvature if curvature is None else curvature
+        steps = jax.tree.map(lambda g, h: -learning_rate / (damping + h) * g, updates, held)
+        return steps, SdlmState(held)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _sdlm(rate: Scalar, numbers: Hyperparameters) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(numbers.weight_decay), sdlm(rate, numbers.damping))
 
 
 def _sgd(rate: Scalar, numbers: Hyperparameters) -> optax.GradientTransformation:
@@ -57,6 +100,7 @@ OPTIMIZERS: dict[str, Callable[[Scalar, Hyperparameters], optax.GradientTransfor
     "momentum": _momentum,
     "adam": _adam,
     "adamw": _adamw,
+    "sdlm": _sdlm,
 }
 
 WARMUP = 0.1
@@ -72,10 +116,20 @@ def _warmup_cosine(progress: Float[Array, ""]) -> Float[Array, ""]:
     )
 
 
+# eta of the paper's 20 passes, as a share of the first.
+_PASSES_1998 = np.repeat([1.0, 0.4, 0.2, 0.1, 0.02], [2, 3, 3, 4, 8])
+
+
+def _passes_1998(progress: Float[Array, ""]) -> Float[Array, ""]:
+    passes = len(_PASSES_1998)
+    return jnp.asarray(_PASSES_1998)[jnp.clip(progress * passes, 0, passes - 1).astype(int)]
+
+
 # name -> factor on the learning rate as a function of progress through training, 0 to 1.
 SCHEDULES: dict[str, Callable[[Array], Array]] = {
     "constant": jnp.ones_like,
     "linear": lambda progress: 1 - progress,
     "cosine": _cosine,
     "warmup_cosine": _warmup_cosine,
+    "passes_1998": _passes_1998,
 }

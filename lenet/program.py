@@ -26,10 +26,17 @@ from lenet import processes
 from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet
 from lenet.optimizers import Hyperparameters
-from lenet.train import TrainState, create_train_state, eval_step, scheduled_rate, train_step
+from lenet.train import (
+    TrainState,
+    create_train_state,
+    eval_step,
+    refresh_curvature,
+    scheduled_rate,
+    train_step,
+)
 
 # Streams of randomness: each is fold_in(fold_in(key(seed), stream), counter).
-INIT, ORDER = 0, 1
+INIT, ORDER, CURVATURE = 0, 1, 2
 
 MEMBER = "member"
 EVALUATION_BATCH = 250
@@ -49,6 +56,8 @@ class Recipe:
     train_examples: int
     affine: datasets.Affine
     members_at_once: int = 0
+    fresh_order: bool = True
+    curvature_examples: int = 500
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,14 +132,29 @@ def create_member(
 
 
 def start_epoch(
-    recipe: Recipe, member: Member, epoch: Int[Array, ""]
+    recipe: Recipe, member: Member, images: Images, epoch: Int[Array, ""]
 ) -> tuple[Member, Int[Array, "step batch"]]:
-    """Clears the sums and draws the epoch's order: an index an example, -1 where there is none."""
-    order = jax.random.permutation(stream_key(member.seed, ORDER, epoch), recipe.train_examples)
+    """Clears the sums and draws the epoch's order: an index an example, -1 where there is none.
+
+    With the optimizer `sdlm` the curvature is estimated as well, on examples drawn anew.
+    """
+    counter = epoch if recipe.fresh_order else 0
+    order = jax.random.permutation(stream_key(member.seed, ORDER, counter), recipe.train_examples)
     missing = recipe.steps_per_epoch * recipe.batch_size - recipe.train_examples
     order = jnp.concatenate([order, jnp.full(missing, -1, order.dtype)])
     zero = jnp.zeros(())
     member = member.replace(loss=zero, errors=zero, examples=zero)
+    if recipe.optimizer == "sdlm":
+        key = stream_key(member.seed, CURVATURE, epoch)
+        shape = (min(recipe.curvature_examples, recipe.train_examples),)
+        chosen = jax.random.choice(key, recipe.train_examples, shape, replace=False)
+        batch = {
+            "image": _normalized(images, chosen, recipe.affine),
+            "label": images.labels[chosen],
+        }
+        member = member.replace(
+            state=refresh_curvature(member.state, batch, member.hyperparameters)
+        )
     return member, order.reshape(recipe.steps_per_epoch, recipe.batch_size)
 
 
@@ -184,7 +208,8 @@ def evaluate_block(
 
     def evaluate_batch(chosen: Int[Array, "batch"]) -> dict[str, Array]:
         image = _normalized(images, chosen, recipe.affine)
-        return eval_step(member.state, {"image": image, "label": images.labels[chosen]})
+        batch = {"image": image, "label": images.labels[chosen]}
+        return eval_step(member.state, batch, member.hyperparameters)
 
     results = lax.map(evaluate_batch, index.reshape(-1, EVALUATION_BATCH))
     return {name: values.reshape(-1) for name, values in results.items()}
@@ -198,7 +223,7 @@ class Program:
         recipe: what was compiled.
         mesh: the devices that the members are spread over.
         create: seeds "member", hyperparameters -> members.
-        start_epoch: members, epoch -> members, orders.
+        start_epoch: members, images, epoch -> members, orders.
         advance: members (consumed), orders, images, start, stop -> members.
         evaluate: members, images, start -> what `eval_step` says of a block of examples.
         compile_seconds: how long tracing and compiling took.
@@ -280,7 +305,7 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
         return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=per_member, check_vma=False)
 
     create = spread(functools.partial(create_member, recipe, shape), True, True)
-    start = spread(functools.partial(start_epoch, recipe), True, False)
+    start = spread(functools.partial(start_epoch, recipe), True, False, False)
     advance_all = spread(functools.partial(advance, recipe), True, True, False, False, False)
     evaluate_all = spread(functools.partial(evaluate_block, recipe), True, False, False)
 
@@ -295,7 +320,7 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
     number = abstract(jax.ShapeDtypeStruct((members,), jnp.float32), per_member)
     numbers = jax.tree.map(lambda _: number, Hyperparameters())
     population = abstract(jax.eval_shape(create, seeds, numbers), per_member)
-    orders = abstract(jax.eval_shape(start, population, index)[1], per_member)
+    orders = abstract(jax.eval_shape(start, population, images, index)[1], per_member)
     step = jax.jit(advance_all, donate_argnums=0)
     trained = step.lower(population, orders, images, index, index).compile(COMPILER_OPTIONS)
     evaluated = jax.jit(evaluate_all).lower(population, images, index).compile(COMPILER_OPTIONS)
@@ -303,7 +328,7 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
         recipe,
         mesh,
         jax.jit(create).lower(seeds, numbers).compile(),
-        jax.jit(start).lower(population, index).compile(),
+        jax.jit(start).lower(population, images, index).compile(COMPILER_OPTIONS),
         trained,
         evaluated,
         time.perf_counter() - began,
@@ -408,7 +433,7 @@ def run_epoch(
         The members, the steps of the epoch done so far, the seconds this call trained, and the
         signal, the same in every process. After a signal nothing more is trained.
     """
-    fresh, orders = program.start_epoch(members, np.int32(epoch))
+    fresh, orders = program.start_epoch(members, images, np.int32(epoch))
     members = fresh if start == 0 else members
     steps = program.recipe.steps_per_epoch
     length, signum = 1, 0

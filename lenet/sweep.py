@@ -21,11 +21,13 @@ from ml_collections import ConfigDict
 
 from lenet import layers, model
 from lenet.data import NORMALIZATIONS
-from lenet.losses import LOSSES
+from lenet.losses import LOSSES, OF_DISTANCES
 from lenet.optimizers import OPTIMIZERS, SCHEDULES
 from lenet.registry import lookup
 
-TRACED = ("seed", "learning_rate", "momentum", "weight_decay")
+TRACED = ("seed", "learning_rate", "momentum", "weight_decay", "damping", "rbf_j")
+# The order of the examples: drawn anew for every epoch, or once, as in the paper.
+ORDERS = {"fresh": True, "constant": False}
 # Fields that say what to run, not how one trial is trained.
 DECLARING = ("sweep", "variants", "tune", "tune_seeds")
 # Fields of the whole run, which has one data set.
@@ -94,7 +96,11 @@ FIELDS: dict[str, Check] = {
     "learning_rate": _number(float, 0),
     "momentum": _number(float, 0, 1),
     "weight_decay": _number(float, 0),
+    "damping": _number(float, 0),
+    "curvature_examples": _number(int, 1),
+    "rbf_j": _number(float, 0),
     "schedule": _one_of(SCHEDULES),
+    "order": _one_of(ORDERS),
     "batch_size": _number(int, 1),
     "num_epochs": _number(int, 1),
     "seed": _number(int, 0, 2**31),
@@ -242,6 +248,12 @@ def plan(config: ConfigDict, name: str) -> Plan:
     )
     for trial in (*planned.tuning, *planned.final({})):
         model.create(trial.config, classes=2)
+        loss, head = trial.fields["loss"], trial.fields["head"]
+        if loss in OF_DISTANCES and head != "rbf":
+            raise ValueError(
+                f"loss={loss!r} is of distances to codes, which only head='rbf' gives, not "
+                f"{head!r}; choose loss='cross_entropy' or head='rbf'"
+            )
     return planned
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
+from lenet import curvature
 from lenet.losses import LOSSES
 from lenet.model import LeNet, init_params
 from lenet.optimizers import OPTIMIZERS, SCHEDULES, Hyperparameters
@@ -112,7 +113,7 @@ def train_step(
 
     def mean_loss(params: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
         outputs = _outputs(state.model, params, batch)
-        losses = LOSSES[state.loss](outputs, batch["label"]) * mask
+        losses = LOSSES[state.loss](outputs, batch["label"], hyperparameters.rbf_j) * mask
         wrong = (outputs.argmax(axis=-1) != batch["label"]) * mask
         sums = {"loss": losses.sum(), "errors": wrong.sum(), "examples": examples}
         return losses.sum() / examples, sums
@@ -125,20 +126,40 @@ def train_step(
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
-def eval_step(state: TrainState, batch: Batch) -> dict[str, Array]:
+def refresh_curvature(
+    state: TrainState, batch: Batch, hyperparameters: Hyperparameters
+) -> TrainState:
+    """Estimates anew, on a batch, the curvature that the optimizer `sdlm` divides by.
+
+    Args:
+        state: a model whose optimizer is `sdlm`.
+        batch: `image` and `label`, as for `train_step`; a `mask` is not heeded.
+        hyperparameters: those of the loss count.
+    """
+    found = curvature.diagonal(
+        state.model, state.params, batch["image"], batch["label"], state.loss, hyperparameters.rbf_j
+    )
+    return state.replace(opt_state=optax.tree.set(state.opt_state, curvature=found))
+
+
+def eval_step(
+    state: TrainState, batch: Batch, hyperparameters: Hyperparameters | None = None
+) -> dict[str, Array]:
     """What a model says of each example of a batch.
 
     Args:
         state: the model.
         batch: `image` and `label`, as for `train_step`.
+        hyperparameters: those of the loss count; their defaults if there are none.
 
     Returns:
-        `loss` (nats), `prediction` (class) and `probability` (softmax of the predicted class), each
+        `loss`, `prediction` (class) and `probability` (softmax of the predicted class), each
         of shape "batch".
     """
     outputs = _outputs(state.model, state.params, batch)
+    numbers = hyperparameters or Hyperparameters()
     return {
-        "loss": LOSSES[state.loss](outputs, batch["label"]),
+        "loss": LOSSES[state.loss](outputs, batch["label"], numbers.rbf_j),
         "prediction": outputs.argmax(axis=-1),
         "probability": jax.nn.softmax(outputs).max(axis=-1),
     }

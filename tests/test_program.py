@@ -3,9 +3,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from lenet import data, program
+from lenet import curvature, data, program
 from lenet.model import LeNet
 from lenet.program import Recipe
 
@@ -36,7 +37,8 @@ def images(digits):
 
 
 def fields(seed=0, learning_rate=1e-3):
-    return {"seed": seed, "learning_rate": learning_rate, "momentum": 0.9, "weight_decay": 0.0}
+    numbers = dataclasses.asdict(program.Hyperparameters())
+    return {**numbers, "seed": seed, "learning_rate": learning_rate}
 
 
 def trained(images, trials, recipe=RECIPE, epochs=1, seconds_per_call=0.5, mesh=None):
@@ -60,24 +62,59 @@ def assert_close(a, b, tolerance):
         np.testing.assert_allclose(x, y, atol=tolerance)
 
 
-def orders(seed, epochs):
-    member = program.create_member(RECIPE, (16, 16, 1), jnp.int32(seed), program.Hyperparameters())
+start_epoch = jax.jit(program.start_epoch, static_argnums=0)
+
+
+def orders(images, seed, epochs, recipe=RECIPE):
+    member = program.create_member(recipe, (16, 16, 1), jnp.int32(seed), program.Hyperparameters())
     return [
-        np.asarray(program.start_epoch(RECIPE, member, jnp.int32(epoch))[1]) for epoch in epochs
+        np.asarray(start_epoch(recipe, member, images, jnp.int32(epoch))[1]) for epoch in epochs
     ]
 
 
-def test_an_epoch_presents_every_example_once():
-    (order,) = orders(0, [0])
+def test_a_constant_order_is_that_of_the_first_epoch(images):
+    fresh, constant = (
+        orders(images, 0, [0, 1], dataclasses.replace(RECIPE, fresh_order=fresh))
+        for fresh in (True, False)
+    )
+    np.testing.assert_array_equal(constant[0], constant[1])
+    np.testing.assert_array_equal(constant[0], fresh[0])
+    assert (fresh[0] != fresh[1]).any()
+
+
+def test_sdlm_estimates_its_curvature_anew_before_each_epoch(images):
+    recipe = dataclasses.replace(RECIPE, optimizer="sdlm", curvature_examples=TRAIN)
+    member = program.create_member(recipe, (16, 16, 1), jnp.int32(0), program.Hyperparameters())
+    started, _ = start_epoch(recipe, member, images, jnp.int32(0))
+    found = optax.tree.get(started.state.opt_state, "curvature")
+    # All training examples, in whatever order they are drawn.
+    pixels = data.normalize(images.pixels[:TRAIN], AFFINE)
+    expected = curvature.diagonal(
+        recipe.model, member.state.params, pixels, images.labels[:TRAIN], recipe.loss
+    )
+    assert_close(found, expected, 1e-5)
+    few = dataclasses.replace(recipe, curvature_examples=8)
+    first, second = (
+        optax.tree.get(
+            start_epoch(few, member, images, jnp.int32(epoch))[0].state.opt_state,
+            "curvature",
+        )
+        for epoch in (0, 1)
+    )
+    assert bits(first) != bits(second)
+
+
+def test_an_epoch_presents_every_example_once(images):
+    (order,) = orders(images, 0, [0])
     assert order.shape == (13, 16)
     assert sorted(order[order >= 0]) == list(range(TRAIN))
     assert (order.ravel()[TRAIN:] == -1).all()
 
 
-def test_each_seed_and_each_epoch_has_its_own_order_and_always_the_same():
-    first, second = orders(0, [0, 1])
-    (other,) = orders(1, [0])
-    (again,) = orders(0, [0])
+def test_each_seed_and_each_epoch_has_its_own_order_and_always_the_same(images):
+    first, second = orders(images, 0, [0, 1])
+    (other,) = orders(images, 1, [0])
+    (again,) = orders(images, 0, [0])
     assert (first != second).any()
     assert (first != other).any()
     np.testing.assert_array_equal(first, again)
