@@ -136,9 +136,7 @@ def create_task(
     return Task(config, recipe, pixels, labels, source, start, threads)
 
 
-def _first_step(
-    config: ConfigDict, recipe: programs.Recipe, images: programs.Images
-) -> Start:
+def _first_step(config: ConfigDict, recipe: programs.Recipe, images: programs.Images) -> Start:
     @jax.jit
     def begin(seed: Int[Array, ""], numbers: Hyperparameters) -> tuple[Any, Array]:
         member = programs.create_member(recipe, images.pixels.shape[1:], seed, numbers)

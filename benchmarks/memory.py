@@ -125,6 +125,19 @@ def table(
     return drawn
 
 
+def numbers(name: str) -> list[int]:
+    """What a flag of the command line lists.
+
+    Raises:
+        ValueError: if it is no list of numbers.
+    """
+    texts = flags.FLAGS[name].value
+    try:
+        return [int(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"{name}={','.join(texts)} must be numbers, such as 1,16") from None
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the benchmark of the command line."""
     values: Any = flags.FLAGS
@@ -134,13 +147,7 @@ def main(argv: Sequence[str]) -> None:
         if values.child:
             train(values.child, values.members, values.size)
             return
-        numbers = []
-        for name in ("population", "batch_size"):
-            try:
-                numbers.append([int(text) for text in values[name].value])
-            except ValueError:
-                raise ValueError(f"{name}={values[name].value} must be numbers") from None
-        run(*numbers, values.json)
+        run(numbers("population"), numbers("batch_size"), values.json)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

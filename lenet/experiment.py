@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lenet import data as datasets
-from lenet import display, population, processes, program, report, sweep, workdir
+from lenet import display, memory, population, processes, program, report, sweep, workdir
 from lenet import model as models
 from lenet import summary as summaries
 from lenet.files import write_atomically
@@ -327,7 +327,7 @@ def _compile(
 def _split(group: Population, compiled: program.Program) -> tuple[Population, ...]:
     """Smaller populations where the devices have too little memory for this one; else none."""
     # The least that any process has, so that all split alike.
-    everywhere = processes.from_each(float(program.free_bytes(compiled.mesh)))
+    everywhere = processes.from_each(float(memory.free_bytes(compiled.mesh)))
     free = MEMORY_SHARE * float(everywhere.min())
     if compiled.bytes_per_device <= free or len(group) <= compiled.mesh.size:
         return ()

@@ -7,7 +7,6 @@ images lie on the device once, as uint8, in the order training, validation, test
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,13 +15,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from lenet import data as datasets
-from lenet import processes
+from lenet import memory, processes
 from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet
 from lenet.optimizers import Hyperparameters
@@ -332,29 +330,9 @@ def compile_program(recipe: Recipe, members: int, images: Images, mesh: Mesh) ->
         trained,
         evaluated,
         time.perf_counter() - began,
-        _bytes((population, orders)) // mesh.size + max(map(_working_bytes, (trained, evaluated))),
+        memory.bytes_of((population, orders)) // mesh.size
+        + max(map(memory.working_bytes, (trained, evaluated))),
     )
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _working_bytes(function: Any) -> int:
-    """Memory of a compiled function beside its arguments, on each device."""
-    analysis = function.memory_analysis()
-    return (
-        analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    )
-
-
-def free_bytes(mesh: Mesh) -> int:
-    """Memory that each device of a mesh has left; CPU devices share the machine's."""
-    device = mesh.local_devices[0]
-    statistics = device.memory_stats() if device.platform != "cpu" else None
-    if statistics and "bytes_limit" in statistics:
-        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available // len(mesh.local_devices)
 
 
 def evaluate(

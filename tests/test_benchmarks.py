@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from benchmarks import contestants, machine, startup, throughput
+from benchmarks import contestants, machine, memory, startup, throughput
 from benchmarks.results import Spread
 from lenet.model import LeNet
 
@@ -151,3 +151,41 @@ def test_a_run_that_fails_is_reported_with_its_last_line():
     code = "import sys; print('first'); sys.exit('what went wrong')"
     with pytest.raises(ValueError, match="gave status 1: what went wrong"):
         startup.measure([sys.executable, "-c", code], os.environ)
+
+
+def test_the_cost_of_a_model_is_the_slope_of_a_line():
+    assert memory.slope([2, 4, 8], [100 + 3 * 2, 100 + 3 * 4, 100 + 3 * 8]) == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(([1], [128]), "population"), (([0, 64, 65], [128]), "population"), (([64, 65], []), "batch")],
+)
+def test_memory_is_not_measured_of_too_little(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        memory.run(*arguments, None)
+
+
+def test_the_memory_of_a_population_is_that_of_its_process(monkeypatch, tmp_path):
+    asked = []
+
+    def measure(command, environment):
+        asked.append(command)
+        members = int(command[command.index("--members") + 1])
+        return startup.Usage(1.0, (200 + 5 * members) * 2**20)
+
+    monkeypatch.setattr(memory, "measure", measure)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    shown = io.StringIO()
+    monkeypatch.setattr(memory, "CONSOLE", rich.console.Console(file=shown, width=120))
+    memory.run([1, 2, 4], [32, 128], str(tmp_path / "memory.json"))
+    written = json.loads((tmp_path / "memory.json").read_text())
+    assert written["mebibytes_per_model_more"]["ours"] == pytest.approx(5)
+    ours = [row for row in written["rows"] if row["name"] == "ours"]
+    assert [(row["members"], row["batch_size"]) for row in ours] == [
+        (1, 128),
+        (2, 128),
+        (4, 128),
+        (1, 32),
+    ]
+    assert "5.00 MiB for one model more" in shown.getvalue()

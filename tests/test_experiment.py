@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from lenet import experiment, population, program, workdir
+from lenet import experiment, memory, population, program, workdir
 
 
 def config(swept, **fields):
@@ -85,7 +85,7 @@ def test_a_population_too_large_for_memory_is_split(three_seeds, tmp_path, monke
     monkeypatch.setattr(experiment, "_split", measured)
     # As much as 2 of the 4 members (one is a copy) take, that is one a device.
     monkeypatch.setattr(
-        program, "free_bytes", lambda mesh: 0.8 * needed[0] / experiment.MEMORY_SHARE
+        memory, "free_bytes", lambda mesh: 0.8 * needed[0] / experiment.MEMORY_SHARE
     )
     divided = run(config({"seed": (0, 1, 2)}), tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*.npz"))
