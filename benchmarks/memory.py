@@ -131,7 +131,7 @@ def numbers(name: str) -> list[int]:
     Raises:
         ValueError: if it is no list of numbers.
     """
-    texts = flags.FLAGS[name].value
+    texts: Any = flags.FLAGS[name].value
     try:
         return [int(text) for text in texts]
     except ValueError:
