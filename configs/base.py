@@ -17,6 +17,11 @@ def get_config() -> ConfigDict:
     config.train_examples = 0  # use the first so many training images; 0: all of them
     config.validation_examples = 0  # hold out the last so many training images
     config.normalization = "unit"  # unit (0 to 1), lecun (-0.1 to 1.175), standard (mean 0, std 1)
+    config.augmentation = "none"  # distortions (fresh each time), distortions_1998 (a fixed set)
+    config.translation = 2.0  # of distortions: at most so many pixels along each axis
+    config.scaling = 0.15  # at most so large a logarithm of the factor
+    config.squeezing = 0.15  # likewise, one axis by the factor and the other by its inverse
+    config.shear = 0.3  # at most so many pixels sideways for each pixel up or down
 
     # Network.
     config.activation = "relu"  # relu, tanh, scaled_tanh, sigmoid, identity, gelu, silu, ...

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jax import Array
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Real, UInt8
 
 from lenet import formats, sources
 from lenet.files import write_atomically
@@ -369,9 +369,9 @@ def normalization(
 
 
 def normalize(
-    images: UInt8[np.ndarray | Array, "*batch height width channel"], affine: Affine
+    images: Real[np.ndarray | Array, "*batch height width channel"], affine: Affine
 ) -> Float32[np.ndarray | Array, "*batch height width channel"]:
-    """Applies `affine` to raw pixels; NumPy arrays stay NumPy, and it can be jitted.
+    """Applies `affine` to pixels from 0 to 255; NumPy arrays stay NumPy, and it can be jitted.
 
     Raises:
         ValueError: `affine` is for another number of channels.

@@ -314,6 +314,7 @@ def _compile(
         train_examples=_parts(group[0], dataset).train[1],
         affine=affine,
         members_at_once=config.members_at_once,
+        augmentation=config.augmentation,
         fresh_order=sweep.ORDERS[config.order],
         curvature_examples=config.curvature_examples,
     )

@@ -15,11 +15,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from lenet.distortions import Distortion
+
 Scalar = int | float | Float[Array, ""]
 
 
 class Hyperparameters(flax.struct.PyTreeNode):
-    """The numbers of an optimizer that may differ between the members of a population.
+    """The numbers of a training that may differ between the members of a population.
 
     Attributes:
         learning_rate: before the schedule.
@@ -28,6 +30,10 @@ class Hyperparameters(flax.struct.PyTreeNode):
             `adamw`, where it is decoupled (Loshchilov and Hutter 2019).
         damping: mu, added to the curvature that `sdlm` divides by.
         rbf_j: j of the loss `rbf_map`.
+        translation: of distorted images, in pixels along each axis at most.
+        scaling: of distorted images, the logarithm of the factor at most.
+        squeezing: likewise, one axis by the factor and the other by its inverse.
+        shear: of distorted images, pixels sideways for each pixel up or down at most.
     """
 
     # Any, since under vmap and in jax.eval_shape the leaves are no scalars.
@@ -36,6 +42,17 @@ class Hyperparameters(flax.struct.PyTreeNode):
     weight_decay: Any = 0.0
     damping: Any = 0.02
     rbf_j: Any = 1.0
+    translation: Any = 0.0
+    scaling: Any = 0.0
+    squeezing: Any = 0.0
+    shear: Any = 0.0
+
+    @property
+    def distortion(self) -> Distortion:
+        """The ranges that distortions are drawn from."""
+        return Distortion(
+            self.translation, self.translation, self.scaling, self.squeezing, self.shear
+        )
 
 
 class SdlmState(NamedTuple):

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int
 
 from lenet import data as datasets
-from lenet import memory, processes
+from lenet import memory, presentations, processes
 from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet
 from lenet.optimizers import Hyperparameters
+from lenet.presentations import CURVATURE, INIT, ORDER, Images, stream_key
 from lenet.train import (
     TrainState,
     create_train_state,
@@ -32,9 +33,6 @@ from lenet.train import (
     scheduled_rate,
     train_step,
 )
-
-# Streams of randomness: each is fold_in(fold_in(key(seed), stream), counter).
-INIT, ORDER, CURVATURE = 0, 1, 2
 
 MEMBER = "member"
 EVALUATION_BATCH = 250
@@ -55,6 +53,7 @@ class Recipe:
     affine: datasets.Affine
     members_at_once: int = 0
     fresh_order: bool = True
+    augmentation: str = "none"
     curvature_examples: int = 500
 
     @property
@@ -66,18 +65,6 @@ class Recipe:
     def total_steps(self) -> int:
         """Steps of the whole training."""
         return self.num_epochs * self.steps_per_epoch
-
-
-class Images(flax.struct.PyTreeNode):
-    """Every image of a data set on the device: training, then validation, then test.
-
-    Attributes:
-        pixels: UInt8[Array, "example height width channel"].
-        labels: Int[Array, "example"].
-    """
-
-    pixels: Any
-    labels: Any
 
 
 class Member(flax.struct.PyTreeNode):
@@ -102,11 +89,6 @@ class Member(flax.struct.PyTreeNode):
     loss: Any
     errors: Any
     examples: Any
-
-
-def stream_key(seed: Int[Array, ""], stream: int, counter: int | Int[Array, ""]) -> Key[Array, ""]:
-    """The key of one event of one random stream; nothing is carried from event to event."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), counter)
 
 
 def create_member(
@@ -147,19 +129,13 @@ def start_epoch(
         shape = (min(recipe.curvature_examples, recipe.train_examples),)
         chosen = jax.random.choice(key, recipe.train_examples, shape, replace=False)
         batch = {
-            "image": _normalized(images, chosen, recipe.affine),
+            "image": presentations.normalized(images, chosen, recipe.affine),
             "label": images.labels[chosen],
         }
         member = member.replace(
             state=refresh_curvature(member.state, batch, member.hyperparameters)
         )
     return member, order.reshape(recipe.steps_per_epoch, recipe.batch_size)
-
-
-def _normalized(
-    images: Images, chosen: Int[Array, "batch"], affine: datasets.Affine
-) -> Float[Array, "batch height width channel"]:
-    return jnp.asarray(datasets.normalize(images.pixels[chosen], affine))
 
 
 def advance(
@@ -179,7 +155,15 @@ def advance(
     def step(index: Int[Array, ""], member: Member) -> Member:
         chosen = order[index]
         batch = {
-            "image": _normalized(images, chosen, recipe.affine),
+            "image": presentations.present(
+                images,
+                chosen,
+                recipe.affine,
+                recipe.augmentation,
+                member.seed,
+                member.state.step,
+                member.hyperparameters.distortion,
+            ),
             "label": images.labels[chosen],
             "mask": (chosen >= 0).astype(jnp.float32),
         }
@@ -205,7 +189,7 @@ def evaluate_block(
     index = jnp.minimum(start + jnp.arange(EVALUATION_BLOCK), last)
 
     def evaluate_batch(chosen: Int[Array, "batch"]) -> dict[str, Array]:
-        image = _normalized(images, chosen, recipe.affine)
+        image = presentations.normalized(images, chosen, recipe.affine)
         batch = {"image": image, "label": images.labels[chosen]}
         return eval_step(member.state, batch, member.hyperparameters)
 

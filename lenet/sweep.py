@@ -23,9 +23,21 @@ from lenet import layers, model
 from lenet.data import NORMALIZATIONS
 from lenet.losses import LOSSES, OF_DISTANCES
 from lenet.optimizers import OPTIMIZERS, SCHEDULES
+from lenet.presentations import AUGMENTATIONS
 from lenet.registry import lookup
 
-TRACED = ("seed", "learning_rate", "momentum", "weight_decay", "damping", "rbf_j")
+TRACED = (
+    "seed",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "damping",
+    "rbf_j",
+    "translation",
+    "scaling",
+    "squeezing",
+    "shear",
+)
 # The order of the examples: drawn anew for every epoch, or once, as in the paper.
 ORDERS = {"fresh": True, "constant": False}
 # Fields that say what to run, not how one trial is trained.
@@ -84,6 +96,11 @@ FIELDS: dict[str, Check] = {
     "train_examples": _number(int, 0),
     "validation_examples": _number(int, 0),
     "normalization": _one_of(NORMALIZATIONS),
+    "augmentation": _one_of(AUGMENTATIONS),
+    "translation": _number(float, 0),
+    "scaling": _number(float, 0),
+    "squeezing": _number(float, 0),
+    "shear": _number(float, 0),
     "activation": _one_of(layers.ACTIVATIONS),
     "pooling": _one_of(layers.POOLINGS),
     "connections": _one_of(layers.CONNECTIONS),

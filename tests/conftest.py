@@ -1,15 +1,14 @@
 import os
 
-import pytest
-
-# Compiling is most of what the tests take, and these programs are small.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-
 import jax
 import numpy as np
+import pytest
 
 from lenet import data
 
+# Compiling is most of what the tests take, and these programs are small. The tests of the command
+# line run with everything that XLA does.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 2)
 # One model is compiled by many tests; the second time it is read.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

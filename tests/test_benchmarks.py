@@ -13,14 +13,6 @@ from benchmarks.results import Spread
 from lenet.model import LeNet
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """What is compiled here runs a handful of steps."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def task():
     rng = np.random.default_rng(0)

@@ -25,9 +25,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def environment(cache_dir, digits):
-    variables = {**os.environ, "LENET_CACHE_DIR": str(cache_dir), "COLUMNS": "200"}
-    del variables["XLA_FLAGS"]
-    return variables
+    return {**os.environ, "LENET_CACHE_DIR": str(cache_dir), "COLUMNS": "200"}
 
 
 def start(environment, *flags, module=None):

@@ -30,9 +30,7 @@ SMALL = (
 
 @pytest.fixture
 def environment(cache_dir, digits):
-    variables = {**os.environ, "LENET_CACHE_DIR": str(cache_dir)}
-    del variables["XLA_FLAGS"]
-    return variables
+    return {**os.environ, "LENET_CACHE_DIR": str(cache_dir)}
 
 
 def start(environment, *flags):

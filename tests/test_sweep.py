@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import pathlib
 
@@ -5,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from lenet import sweep
+from lenet import optimizers, sweep
 
 CONFIGS = sorted(path.stem for path in pathlib.Path(base.__file__).parent.glob("*.py"))
 
@@ -215,3 +216,20 @@ def test_only_added_trials_extend_a_plan():
         plan(variants={"a": {"head": "gap"}}),
         plan(variants={"a": {"head": "gap"}, "b": {"head": "dense"}}),
     )
+
+
+def test_what_is_traced_are_the_seed_and_the_numbers_of_a_training():
+    numbers = {field.name for field in dataclasses.fields(optimizers.Hyperparameters)}
+    assert set(sweep.TRACED) == {"seed", *numbers}
+
+
+@pytest.mark.parametrize("loss", ["rbf_mse", "rbf_map"])
+def test_a_loss_of_distances_needs_the_head_that_gives_them(loss):
+    with pytest.raises(ValueError, match=f"loss='{loss}' is of distances to codes"):
+        sweep.plan(config(loss=loss), "x")
+    assert sweep.plan(config(loss=loss, head="rbf"), "x").cells
+
+
+def test_the_codes_need_84_units():
+    with pytest.raises(ValueError, match="end widths with 84"):
+        sweep.plan(config(head="rbf", widths=(6, 16, 120, 80)), "x")
