@@ -197,9 +197,9 @@ def check_agreement(outcomes: Mapping[str, Outcome], learning_rate: float) -> No
                     )
 
 
-def batches(task: Task) -> Iterator[Int[np.ndarray, "batch"]]:
+def batches(task: Task, seed: int = SEED) -> Iterator[Int[np.ndarray, "batch"]]:
     """Which images to present, a fresh order an epoch, for ever; a short last batch is left out."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     size = task.recipe.batch_size
     while True:
         order = rng.permutation(len(task.labels))
@@ -275,6 +275,48 @@ def plain_flax() -> Contestant:
     return Contestant("plain Flax", 1, _make_plain_flax)
 
 
+def mapped_flax(members: int) -> Contestant:
+    """The same, all members at once: the step under `vmap`, the convolution with it."""
+
+    def make(task: Task) -> Entry:
+        return _make_mapped_flax(task, members)
+
+    return Contestant(f"Flax vmap, {members} models", members, make)
+
+
+def _make_mapped_flax(task: Task, members: int) -> Entry:
+    orders = [batches(task, seed) for seed in range(members)]
+    create = _plain_creator(task)
+    step = jax.jit(jax.vmap(_plain_step))
+
+    def stack(params: Params) -> TrainState:
+        return jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * members), create(params))
+
+    def advance(state: TrainState, chosen: np.ndarray) -> tuple[TrainState, Array]:
+        return step(state, task.pixels[chosen], task.labels[chosen])
+
+    def take_first(start: Start) -> Outcome:
+        stepped, losses = advance(stack(start.params), np.stack([start.chosen] * members))
+        each = [
+            _channels_first(jax.tree.map(lambda leaf, m=member: leaf[m], stepped.params))
+            for member in range(members)
+        ]
+        params = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *each)
+        return Outcome(np.asarray(losses), params)
+
+    def train(count: int) -> float:
+        nonlocal state
+        steps = -(-count // task.recipe.batch_size)
+        began = time.perf_counter()
+        for _ in range(steps):
+            state, _ = advance(state, np.stack([next(order) for order in orders]))
+        jax.block_until_ready(state)
+        return (time.perf_counter() - began) * count / (steps * task.recipe.batch_size)
+
+    state = stack(task.start.params)
+    return Entry(take_first, train)
+
+
 @jax.jit
 def _plain_step(
     state: TrainState,
@@ -289,15 +331,17 @@ def _plain_step(
     return state.apply_gradients(grads=gradients), loss
 
 
-def _make_plain_flax(task: Task) -> Entry:
+def _plain_creator(task: Task) -> Callable[[Params], TrainState]:
     network = PlainLeNet()
     optimizer = optax.adam(task.config.learning_rate)
-    order = batches(task)
+    return lambda params: TrainState.create(
+        apply_fn=network.apply, params=_channels_last(params), tx=optimizer
+    )
 
-    def create(params: Params) -> TrainState:
-        return TrainState.create(
-            apply_fn=network.apply, params=_channels_last(params), tx=optimizer
-        )
+
+def _make_plain_flax(task: Task) -> Entry:
+    order = batches(task)
+    create = _plain_creator(task)
 
     def take_first(start: Start) -> Outcome:
         begun = create(start.params)

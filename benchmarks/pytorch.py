@@ -2,8 +2,10 @@
 
 import itertools
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -38,14 +40,84 @@ class Network(nn.Module):
 
 def eager() -> Contestant:
     """One operation after another, the data as bytes in memory, without a DataLoader."""
-    return Contestant("PyTorch eager", 1, _make_eager)
+    return Contestant("PyTorch eager", 1, lambda task: _make_single(task, compiled=False))
 
 
-def _make_eager(task: Task) -> Entry:
+def compiled() -> Contestant:
+    """The same network through `torch.compile`, which needs a C++ compiler."""
+    return Contestant("PyTorch compile", 1, lambda task: _make_single(task, compiled=True))
+
+
+def ensemble(members: int) -> Contestant:
+    """All members as one network by `torch.func`: `vmap` over stacked parameters."""
+
+    def make(task: Task) -> Entry:
+        return _make_ensemble(task, members)
+
+    return Contestant(f"PyTorch vmap, {members} models", members, make)
+
+
+def _tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, channels first, as bytes; and labels."""
     torch.set_num_threads(task.threads)
     pixels = torch.from_numpy(np.ascontiguousarray(task.pixels.transpose(0, 3, 1, 2)))
-    labels = torch.from_numpy(task.labels.astype(np.int64))
+    return pixels, torch.from_numpy(task.labels.astype(np.int64))
+
+
+def _make_ensemble(task: Task, members: int) -> Entry:
+    pixels, labels = _tensors(task)
     network = Network()
+    stacked = {
+        name: torch.stack([value] * members).requires_grad_()
+        for name, value in _to_torch(task.start.params).items()
+    }
+    optimizer = torch.optim.Adam(stacked.values(), lr=task.config.learning_rate)
+    orders = [batches(task, seed) for seed in range(members)]
+
+    def loss_of(
+        params: dict[str, torch.Tensor], images: torch.Tensor, wanted: torch.Tensor
+    ) -> torch.Tensor:
+        return F.cross_entropy(torch.func.functional_call(network, params, (images,)), wanted)
+
+    def begin(params: Params) -> None:
+        with torch.no_grad():
+            for name, value in _to_torch(params).items():
+                stacked[name].copy_(value.expand_as(stacked[name]))
+        optimizer.state.clear()
+
+    def step(chosen: np.ndarray) -> torch.Tensor:
+        index = torch.from_numpy(chosen)
+        images = pixels[index].float().div_(255)
+        optimizer.zero_grad(set_to_none=True)
+        losses = torch.func.vmap(loss_of)(stacked, images, labels[index])
+        losses.sum().backward()
+        optimizer.step()
+        return losses
+
+    def take_first(start: Start) -> Outcome:
+        begin(start.params)
+        losses = step(np.stack([start.chosen.astype(np.int64)] * members))
+        each = [
+            _from_torch({name: value[member].detach() for name, value in stacked.items()})
+            for member in range(members)
+        ]
+        params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
+        return Outcome(losses.detach().numpy(), params)
+
+    def train(count: int) -> float:
+        steps = -(-count // task.recipe.batch_size)
+        began = time.perf_counter()
+        for _ in range(steps):
+            step(np.stack([next(order) for order in orders]))
+        return (time.perf_counter() - began) * count / (steps * task.recipe.batch_size)
+
+    return Entry(take_first, train)
+
+
+def _make_single(task: Task, compiled: bool) -> Entry:
+    pixels, labels = _tensors(task)
+    network = Network()
+    forward = torch.compile(network) if compiled else network
     optimizer = torch.optim.Adam(network.parameters(), lr=task.config.learning_rate)
     order = batches(task)
 
@@ -57,7 +129,7 @@ def _make_eager(task: Task) -> Entry:
         index = torch.from_numpy(chosen)
         images = pixels[index].float().div_(255)
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(network(images), labels[index])
+        loss = F.cross_entropy(forward(images), labels[index])
         loss.backward()
         optimizer.step()
         return loss
@@ -65,7 +137,7 @@ def _make_eager(task: Task) -> Entry:
     def take_first(start: Start) -> Outcome:
         begin(start.params)
         loss = step(start.chosen.astype(np.int64))
-        return Outcome(loss.detach().numpy()[None], _from_torch(network))
+        return Outcome(loss.detach().numpy()[None], _from_torch(network.state_dict()))
 
     def train(count: int) -> float:
         steps = -(-count // task.recipe.batch_size)
@@ -89,10 +161,10 @@ def _to_torch(params: Params) -> dict[str, torch.Tensor]:
     return state
 
 
-def _from_torch(network: Network) -> dict[str, dict[str, Any]]:
-    state = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+def _from_torch(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
+    state = {name: value.numpy().copy() for name, value in tensors.items()}
     params = {}
-    for layer, _ in network.named_children():
+    for layer in dict.fromkeys(name.partition(".")[0] for name in state):
         weight = state[f"{layer}.weight"]
         turned = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         params[layer] = {"kernel": turned[None], "bias": state[f"{layer}.bias"][None]}

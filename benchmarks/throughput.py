@@ -1,11 +1,12 @@
 """Seconds per model and epoch: ours next to PyTorch and to plain Flax, on the CPU.
 
-    python -m benchmarks.throughput [--population=1,16] [--batch_size=128] [--repeats=5]
+    python -m benchmarks.throughput [--population=1,16] [--batch_size=128] [--repeats=5] [--all]
 
 All train the ReLU + max LeNet with Adam on 60,000 images of 32x32 pixels. Before anything is timed,
 one step from the same parameters on the same batch must give the same loss and parameters. Then
 the contestants take turns, and a ratio is the median over the rounds of the ratio within a round,
-so that what else the machine does falls out of it.
+so that what else the machine does falls out of it. `--all` adds the ways of PyTorch and of Flax to
+compile, and to train many models at once; they take long.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from benchmarks.contestants import (
     check_agreement,
     create_task,
     load_images,
+    mapped_flax,
     ours,
     plain_flax,
     training_flop,
@@ -38,6 +40,7 @@ from lenet import experiment, workdir
 INSTALL_TORCH = "PyTorch is not installed, so it has no row; for one: pip install torch==2.13.0"
 BASELINES = ("PyTorch eager", "plain Flax")
 SETTLE_SECONDS = 0.2
+STEPS_A_ROUND = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +63,15 @@ class Row:
     share: float
 
 
-def contestants(populations: Sequence[int]) -> tuple[Contestant, ...]:
-    """Ours, and the others that are installed."""
-    others = [plain_flax()]
+def contestants(populations: Sequence[int], everyone: bool = False) -> tuple[Contestant, ...]:
+    """Ours, and the others that are installed; `everyone` at the largest of the populations."""
+    many = max(populations)
+    others = [plain_flax()] + ([mapped_flax(many)] if everyone else [])
     if has_torch():
         from benchmarks import pytorch
 
-        others.insert(0, pytorch.eager())
+        more = [pytorch.compiled(), pytorch.ensemble(many)] if everyone else []
+        others = [pytorch.eager(), *more, *others]
     return (*(ours(members) for members in populations), *others)
 
 
@@ -148,6 +153,7 @@ def run(
     fraction: float,
     threads: int,
     json_path: str | None,
+    everyone: bool = False,
 ) -> None:
     """Checks, times and prints; and writes the JSON file if it has a path.
 
@@ -171,7 +177,7 @@ def run(
     CONSOLE.print(f"{examples:,} images: {task.source}")
 
     entries: list[tuple[Contestant, Entry]] = []
-    for contestant in contestants(populations):
+    for contestant in contestants(populations, everyone):
         CONSOLE.print(f"preparing {contestant.name}")
         entries.append((contestant, contestant.make(task)))
     outcomes = {who.name: entry.first_step(task.start) for who, entry in entries}
@@ -179,8 +185,12 @@ def run(
     CONSOLE.print("the first step of all agrees")
 
     count = max(1, round(fraction * examples))
+    least = min(count, STEPS_A_ROUND * batch_size)
     rates = products(threads)
-    turns = {who.name: _turn(who, entry, count, examples) for who, entry in entries}
+    turns = {
+        who.name: _turn(who, entry, max(count // who.members, least), examples)
+        for who, entry in entries
+    }
     measured = take_turns({**rates, **turns}, repeats, CONSOLE.print)
 
     flop = training_flop(task.recipe.model, task.pixels.shape[1:])
@@ -193,7 +203,7 @@ def run(
         rate = (measured[name] * 1e-9).text(0)
         side = machine.SIDE
         CONSOLE.print(f"{side}x{side} matrix product by {name}: {rate} GFLOP/s")
-    CONSOLE.print(table(rows, f"batch {batch_size}, rounds of {count:,} images a model: {repeats}"))
+    CONSOLE.print(table(rows, f"batch {batch_size}, {repeats} rounds of about {count:,} images"))
     if json_path:
         workdir.write_json(
             Path(json_path),
@@ -251,6 +261,7 @@ def main(argv: Sequence[str]) -> None:
             values.fraction,
             values.threads,
             values.json,
+            values.all,
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -262,6 +273,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("repeats", 5, "Rounds that count.")
     flags.DEFINE_float("fraction", 0.25, "Of an epoch, in each round.")
     flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
+    flags.DEFINE_bool("all", False, "Also what takes long: torch.compile, torch.func, Flax vmap.")
     flags.DEFINE_string("json", None, "A file for the results.")
     app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
     app.run(main)

@@ -27,7 +27,9 @@ def start(task):
 
 @pytest.fixture(scope="module")
 def entries(task):
-    return {who.name: who.make(task) for who in throughput.contestants([2])}
+    everyone = throughput.contestants([2], everyone=True)
+    # torch.compile takes half a minute and a C++ compiler.
+    return {who.name: who.make(task) for who in everyone if who.name != "PyTorch compile"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,8 @@ def test_a_training_step_counts_the_flop_of_its_products_by_hand():
 
 def test_the_first_step_of_all_contestants_agrees(task, outcomes):
     contestants.check_agreement(outcomes, task.config.learning_rate)
-    assert outcomes["ours, 2 models"].loss.shape == (2,)
+    for name, outcome in outcomes.items():
+        assert outcome.loss.shape == ((2,) if "2 models" in name else (1,))
 
 
 @pytest.mark.parametrize("place", [("c1", "kernel"), ("c3", "bias"), ("c5", "kernel")])
