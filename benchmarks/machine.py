@@ -65,6 +65,17 @@ def _version(package: str) -> str | None:
         return None
 
 
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
+    """The function, returning the seconds that it takes."""
+
+    def measure() -> float:
+        began = time.perf_counter()
+        function()
+        return time.perf_counter() - began
+
+    return measure
+
+
 def jax_product() -> Callable[[], float]:
     """A function that multiplies two 2048x2048 float32 matrices by JAX and returns FLOP/s."""
     a, b = (jax.random.normal(jax.random.key(seed), (SIDE, SIDE)) for seed in (0, 1))

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ from jaxtyping import Float
 from torch import nn
 
 from benchmarks.contestants import Contestant, Entry, Outcome, Params, Start, Task, batches
+
+# As many at a time as ours.
+EVALUATION_BATCH = 250
 
 
 class Network(nn.Module):
@@ -62,6 +65,28 @@ def _tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     torch.set_num_threads(task.threads)
     pixels = torch.from_numpy(np.ascontiguousarray(task.pixels.transpose(0, 3, 1, 2)))
     return pixels, torch.from_numpy(task.labels.astype(np.int64))
+
+
+def classifier(task: Task, each: Sequence[Params], count: int) -> Callable[[], np.ndarray]:
+    """Gives the class of each of the first images by each model, one model after another."""
+    pixels, _ = _tensors(task)
+    networks = []
+    for params in each:
+        network = Network().eval()
+        network.load_state_dict(_to_torch(params))
+        networks.append(network)
+
+    @torch.inference_mode()
+    def classify() -> np.ndarray:
+        found = np.empty((len(networks), count), np.int64)
+        for member, network in enumerate(networks):
+            for start in range(0, count, EVALUATION_BATCH):
+                images = pixels[start : min(start + EVALUATION_BATCH, count)].float().div_(255)
+                classes = network(images).argmax(dim=1).numpy()
+                found[member, start : start + len(classes)] = classes
+        return found
+
+    return classify
 
 
 def _make_ensemble(task: Task, members: int) -> Entry:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from benchmarks import contestants, machine, memory, startup, throughput
+from benchmarks import contestants, evaluate, machine, memory, startup, steps, throughput
 from benchmarks.results import Spread
 from lenet.model import LeNet
 
@@ -184,3 +184,43 @@ def test_the_memory_of_a_population_is_that_of_its_process(monkeypatch, tmp_path
         (1, 32),
     ]
     assert "5.00 MiB for one model more" in shown.getvalue()
+
+
+def test_steps_are_timed_at_every_batch_size(monkeypatch, tmp_path, task):
+    shown = io.StringIO()
+    monkeypatch.setattr(steps, "CONSOLE", rich.console.Console(file=shown, width=160))
+    monkeypatch.setattr(throughput, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(throughput, "has_torch", lambda: False)
+    monkeypatch.setattr(contestants, "load_images", lambda: (task.pixels, task.labels, "noise"))
+    steps.run([1, 16], 1, 1, str(tmp_path / "steps.json"))
+    rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
+    assert [row["batch_size"] for row in rows] == [1, 16]
+    assert all(set(row["seconds_per_step"]) == {"ours", "plain Flax"} for row in rows)
+    assert "time / plain Flax" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(([], 1, 1), "batch_size"), (([1], 0, 1), "repeats")]
+)
+def test_steps_name_an_argument_out_of_range(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        steps.run(*arguments, None)
+
+
+def test_evaluation_is_timed_once_all_name_the_same_classes(monkeypatch, tmp_path, task):
+    monkeypatch.setattr(evaluate, "CONSOLE", rich.console.Console(file=io.StringIO(), width=120))
+    monkeypatch.setattr(throughput, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(contestants, "load_images", lambda: (task.pixels, task.labels, "noise"))
+    monkeypatch.setattr(contestants, "create_task", lambda *arguments: task)
+    evaluate.run(3, 1, 1, str(tmp_path / "evaluate.json"))
+    written = json.loads((tmp_path / "evaluate.json").read_text())
+    assert written["images"] == 40
+    assert all(row["seconds"]["median"] > 0 for row in written["rows"])
+
+
+def test_other_classes_stop_the_benchmark():
+    classes = np.arange(1000)[None] % 10
+    evaluate.check_agreement({"a": classes, "b": classes})
+    other = np.where(np.arange(1000) < 5, 11, classes)
+    with pytest.raises(contestants.AgreementError, match=r"b and a differ on 0\.50 % of images"):
+        evaluate.check_agreement({"a": classes, "b": other})

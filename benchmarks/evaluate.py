@@ -1,0 +1,146 @@
+"""Seconds to classify 10,000 images with every model of a population: ours next to PyTorch.
+
+    python -m benchmarks.evaluate [--population=16] [--repeats=5]
+
+All have the same parameters and must name the same classes before anything is timed.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import rich.box
+import rich.table
+from absl import app, flags, logging
+
+from benchmarks import contestants, machine, throughput
+from benchmarks.contestants import AgreementError, Task
+from benchmarks.results import CONSOLE, Spread
+from lenet import experiment, workdir
+from lenet import program as programs
+
+IMAGES = 10_000
+# Two networks whose outputs differ by rounding may differ on an image in a thousand.
+DISAGREEMENT = 1e-3
+
+Classify = Callable[[], np.ndarray]
+
+
+def classifiers(task: Task, members: int, count: int) -> dict[str, Classify]:
+    """Functions that give the class of each image by each model, "member image"."""
+    mesh = programs.mesh_for(members)
+    images = programs.place(task.pixels[:count], task.labels[:count], mesh)
+    missing = -members % mesh.size
+    recipe = task.recipe
+    program = programs.compile_program(recipe, members + missing, images, mesh)
+    trials = [{**task.config, "seed": seed} for seed in range(members)]
+    numbers = programs.numbers_of([*trials, *trials[-1:] * missing])
+    population = program.create(*programs.place_members(numbers, mesh))
+
+    def ours() -> np.ndarray:
+        told = programs.evaluate(program, population, images, 0, count)
+        return told["prediction"][:members]
+
+    found: dict[str, Classify] = {"ours": ours}
+    if throughput.has_torch():
+        from benchmarks import pytorch
+
+        params = jax.device_get(population.state.params)
+        each = [
+            jax.tree.map(lambda leaf, m=member: leaf[m], dict(params)) for member in range(members)
+        ]
+        found["PyTorch eager"] = pytorch.classifier(task, each, count)
+    return found
+
+
+def check_agreement(found: Mapping[str, np.ndarray]) -> None:
+    """Checks that all name the same classes, but for rounding.
+
+    Raises:
+        AgreementError: naming who does not.
+    """
+    (first, expected), *others = found.items()
+    for name, classes in others:
+        differing = float((classes != expected).mean())
+        if differing > DISAGREEMENT:
+            raise AgreementError(f"{name} and {first} differ on {100 * differing:.2f} % of images")
+
+
+def run(members: int, repeats: int, threads: int, json_path: str | None) -> None:
+    """Checks, times and prints, and writes the JSON file if it has a path.
+
+    Raises:
+        ValueError: if an argument is out of range, or the classifiers disagree.
+        OSError: if the JSON file cannot be written.
+    """
+    if min(members, repeats, threads) < 1:
+        raise ValueError(
+            f"population={members}, repeats={repeats} and threads={threads} must be at least 1"
+        )
+    described = machine.describe()
+    CONSOLE.print(machine.sentence(described))
+    if not throughput.has_torch():
+        CONSOLE.print(throughput.INSTALL_TORCH)
+    task = contestants.create_task(*contestants.load_images(), 128, threads)
+    count = min(IMAGES, len(task.labels))
+    found = classifiers(task, members, count)
+    check_agreement({name: classify() for name, classify in found.items()})
+    turns = {name: machine.timed(classify) for name, classify in found.items()}
+    measured = throughput.take_turns(turns, repeats, CONSOLE.print)
+    CONSOLE.print(table(measured, members, count))
+    if json_path:
+        workdir.write_json(
+            Path(json_path),
+            {
+                "benchmark": "evaluate",
+                "machine": described,
+                "members": members,
+                "images": count,
+                "repeats": repeats,
+                "threads": threads,
+                "rows": [
+                    {"name": name, "seconds": seconds.to_json()}
+                    for name, seconds in measured.items()
+                ],
+            },
+        )
+
+
+def table(measured: Mapping[str, Spread], members: int, count: int) -> rich.table.Table:
+    """A row each; time ratios below 1 are faster."""
+    title = f"{count:,} images, {members} models"
+    drawn = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
+    drawn.add_column("")
+    names = list(measured)
+    for heading in ("seconds", *(f"time / {name}" for name in names[1:])):
+        drawn.add_column(heading, justify="right")
+    for name, seconds in measured.items():
+        drawn.add_row(
+            name, seconds.text(), *((seconds / measured[base]).text() for base in names[1:])
+        )
+    return drawn
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the benchmark of the command line."""
+    values = flags.FLAGS
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+        jax.config.update("jax_platforms", "cpu")
+        experiment.cache_compilations()
+        experiment.use_cores_as_devices(values.population)
+        run(values.population, values.repeats, values.threads, values.json)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("population", 16, "Models.")
+    flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+    flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
+    flags.DEFINE_string("json", None, "A file for the results.")
+    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
+    app.run(main)
