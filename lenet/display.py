@@ -14,7 +14,7 @@ import rich.progress
 import rich.table
 
 from lenet.model import ModelSummary
-from lenet.sweep import Plan, populations
+from lenet.sweep import Plan, Trial, populations
 from lenet.templates.run import duration
 
 CONSOLE = rich.console.Console(highlight=False, soft_wrap=True)
@@ -116,8 +116,8 @@ def model_table(name: str, summary: ModelSummary) -> rich.table.Table:
     return table
 
 
-def plan_table(plan: Plan) -> rich.table.Table:
-    """What will be trained: a row a stage and variant."""
+def plan_table(plan: Plan, steps: Callable[[Trial], int]) -> rich.table.Table:
+    """What will be trained, a row a stage and variant; `steps` says how many a trial takes."""
     table = rich.table.Table(
         title="to train",
         caption="populations train one after another; their models at once, as one program",
@@ -127,17 +127,32 @@ def plan_table(plan: Plan) -> rich.table.Table:
     )
     table.add_column("stage")
     table.add_column("variant", overflow="fold")
-    for heading in ("models", "populations", "epochs each"):
+    for heading in ("models", "populations", "epochs each", "steps each"):
         table.add_column(heading, justify="right")
     for stage, trials in (("tune", plan.tuning), ("final", plan.final({}))):
         variants = dict.fromkeys(trial.variant for trial in trials)
         for variant in variants:
             own = tuple(trial for trial in trials if trial.variant == variant)
-            epochs = ", ".join(map(str, dict.fromkeys(t.fields["num_epochs"] for t in own)))
-            table.add_row(stage, variant, str(len(own)), str(len(populations(own))), epochs)
+            epochs = dict.fromkeys(f"{trial.fields['num_epochs']:,}" for trial in own)
+            each = dict.fromkeys(f"{steps(trial):,}" for trial in own)
+            table.add_row(
+                stage,
+                variant,
+                str(len(own)),
+                str(len(populations(own))),
+                ", ".join(epochs),
+                ", ".join(each),
+            )
     total = plan.tuning + plan.final({})
     count = len(populations(plan.tuning)) + len(populations(plan.final({})))
     model_epochs = sum(trial.fields["num_epochs"] for trial in total)
     table.add_section()
-    table.add_row("", "in all", str(len(total)), str(count), f"{model_epochs:,} model-epochs")
+    table.add_row(
+        "",
+        "in all",
+        str(len(total)),
+        str(count),
+        f"{model_epochs:,} model-epochs",
+        f"{sum(map(steps, total)):,} model-steps",
+    )
     return table

@@ -144,7 +144,7 @@ def _run(
     for variant, network in networks.items():
         display.CONSOLE.print(display.model_table(variant, network))
     if len(plan.tuning) + len(plan.cells) > 1:
-        display.CONSOLE.print(display.plan_table(plan))
+        display.CONSOLE.print(display.plan_table(plan, functools.partial(_steps, dataset)))
 
     mesh = program.mesh_for(max(len(plan.cells), len(plan.tuning)))
     images = program.place(
@@ -353,6 +353,12 @@ def _parts(trial: Trial, dataset: datasets.Dataset) -> Parts:
     return Parts(
         (0, len(split.train_labels)), (training - validation, validation), (training, test)
     )
+
+
+def _steps(dataset: datasets.Dataset, trial: Trial) -> int:
+    """Updates that training a trial takes."""
+    examples = _parts(trial, dataset).train[1]
+    return trial.fields["num_epochs"] * -(-examples // trial.fields["batch_size"])
 
 
 def _image_shape(dataset: datasets.Dataset) -> tuple[int, int, int]:

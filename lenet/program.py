@@ -175,8 +175,11 @@ def advance(
             errors=member.errors + metrics["errors"],
             examples=member.examples + metrics["examples"],
         )
-        kept = jax.tree.map(lambda old, new: jnp.where(diverged, old, new), member, trained)
-        return kept.replace(diverged=diverged)
+
+        def keep(old: Array, new: Array) -> Array:
+            return old if new is old else jnp.where(diverged, old, new)
+
+        return jax.tree.map(keep, member, trained).replace(diverged=diverged)
 
     return lax.fori_loop(start, stop, step, member)
 
