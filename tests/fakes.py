@@ -218,3 +218,11 @@ def _png(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
     return buffer.getvalue()
+
+
+def noisy_batch(step, size=8):
+    """Images `batch channel row column` of 3x32x32 and labels: noise that depends on the label."""
+    rng = np.random.default_rng(step)
+    labels = rng.integers(0, 10, size)
+    images = rng.normal(size=(size, 3, 32, 32)) + labels.reshape(-1, 1, 1, 1) / 5
+    return images.astype(np.float32), labels

@@ -1,0 +1,1 @@
+"""Exchanging trained networks with other libraries."""
