@@ -66,13 +66,11 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError(f"--config={path} is no config file: it defines no get_config()")
         name = path.stem
         absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax raises what it logs.
+        display.show_logs()
         experiment.cache_compilations()
         given = (COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if DISTRIBUTED.value or any(value is not None for value in given):
             processes.join(*given)
-            display.show_logs(quietly=not processes.is_primary())
-        else:
-            display.show_logs()
         experiment.run(
             CONFIG.value,
             name,

@@ -23,13 +23,8 @@ LOG_EVERY_SECONDS = 30.0
 log = logging.getLogger(__name__)
 
 
-def show_logs(quietly: bool = False) -> None:
-    """Sends the package's log to the screen, above the progress bar if there is one.
-
-    Args:
-        quietly: only warnings, and nothing else, as beside another process that shows the run.
-    """
-    CONSOLE.quiet = quietly
+def show_logs() -> None:
+    """Sends the package's log to the screen, above the progress bar if there is one."""
     handler: logging.Handler = logging.StreamHandler()
     if CONSOLE.is_terminal:
         handler = rich.logging.RichHandler(
@@ -38,7 +33,7 @@ def show_logs(quietly: bool = False) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("lenet")
     package.handlers = [handler]
-    package.setLevel(logging.WARNING if quietly else logging.INFO)
+    package.setLevel(logging.INFO)
     package.propagate = False
     # They say in many lines what is raised in the main thread as well, as when the disk is full.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -46,6 +41,12 @@ def show_logs(quietly: bool = False) -> None:
         "%s: %s", getattr(failure.thread, "name", "thread"), failure.exc_value
     )
     sys.unraisablehook = lambda failure: log.debug("ignored: %s", failure.exc_value)
+
+
+def show_warnings_only() -> None:
+    """Shows no more than warnings, as beside another process that shows the run."""
+    CONSOLE.quiet = True
+    logging.getLogger("lenet").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,8 @@ def run(
     plan = sweep.plan(config, name)
     groups = [*sweep.populations(plan.tuning), *sweep.populations(plan.final({}))]
     use_cores_as_devices(max(len(group) for group in groups))
+    if not processes.is_primary():
+        display.show_warnings_only()
     folder = Path(workdir_path)
 
     def extends(held: dict[str, Any]) -> bool:

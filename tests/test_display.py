@@ -1,7 +1,6 @@
 import io
 import logging
 
-import pytest
 import rich.console
 from ml_collections import ConfigDict
 
@@ -51,8 +50,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch, caplog)
     assert [record.getMessage() for record in caplog.records] == ["x: 60 % done, 40.0 s left"]
 
 
-@pytest.mark.parametrize(("quietly", "level"), [(False, logging.INFO), (True, logging.WARNING)])
-def test_one_of_several_processes_shows_the_run(quietly, level, monkeypatch):
+def test_one_of_several_processes_shows_the_run(monkeypatch):
     package = logging.getLogger("lenet")
     for target, name in (
         (display.CONSOLE, "quiet"),
@@ -63,6 +61,9 @@ def test_one_of_several_processes_shows_the_run(quietly, level, monkeypatch):
         (display.sys, "unraisablehook"),
     ):
         monkeypatch.setattr(target, name, getattr(target, name))
-    display.show_logs(quietly)
-    assert display.CONSOLE.quiet is quietly
-    assert package.level == level
+    display.show_logs()
+    assert not display.CONSOLE.quiet
+    assert package.level == logging.INFO
+    display.show_warnings_only()
+    assert display.CONSOLE.quiet
+    assert package.level == logging.WARNING

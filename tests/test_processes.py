@@ -33,7 +33,7 @@ def environment(cache_dir, digits):
     return {**os.environ, "LENET_CACHE_DIR": str(cache_dir)}
 
 
-def start(environment, *flags):
+def start(environment, *flags, cores=CORES):
     return subprocess.Popen(
         [sys.executable, "main.py", *flags],
         cwd=ROOT,
@@ -41,8 +41,8 @@ def start(environment, *flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # As many devices for one process as two of them use.
-        preexec_fn=lambda: os.sched_setaffinity(0, CORES),
+        # Each core is a device.
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
 
 
@@ -56,7 +56,10 @@ def free_port(first=0):
 
 def start_both(environment, *flags):
     together = (f"--coordinator_address=localhost:{free_port()}", "--num_processes=2")
-    return [start(environment, *flags, *together, f"--process_id={index}") for index in range(2)]
+    return [
+        start(environment, *flags, *together, f"--process_id={index}", cores=CORES[index:][:1])
+        for index in range(2)
+    ]
 
 
 def slurm(port, index):
