@@ -300,15 +300,20 @@ def test_every_misclassified_image_is_drawn_ordered_by_label(tmp_path):
 
 def test_only_the_most_confident_mistakes_are_drawn_when_there_are_too_many(monkeypatch):
     monkeypatch.setattr(shared, "MAX_DRAWN_MISTAKES", 3)
+    monkeypatch.setattr(shared, "MIN_DRAWN_MISTAKES", 2)
     labels = np.array([2, 1, 0, 1, 0], np.int32)
     predictions = np.array([1, 1, 1, 0, 2], np.int32)
     probabilities = np.array([0.9, 1.0, 0.4, 0.8, 0.6], np.float32)
     drawn = shared.drawn_mistakes(labels, predictions, probabilities)
     assert drawn.tolist() == [4, 3, 0]
+    # Of two variants each has half of them, and of many at least MIN_DRAWN_MISTAKES.
+    assert shared.drawn_mistakes(labels, predictions, probabilities, variants=2).tolist() == [3, 0]
+    assert shared.drawn_mistakes(labels, predictions, probabilities, variants=9).tolist() == [3, 0]
 
 
 def test_undrawn_mistakes_are_admitted(tmp_path, monkeypatch):
     monkeypatch.setattr(shared, "MAX_DRAWN_MISTAKES", 2)
+    monkeypatch.setattr(shared, "MIN_DRAWN_MISTAKES", 1)
     workdir = one_run(tmp_path)
     for text in written(workdir):
         assert "The 2 mistakes of 3 that the network was most confident of" in text

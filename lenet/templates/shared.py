@@ -11,6 +11,7 @@ from lenet.templates.document import Block, Code, Details, Notice, Section, Tabl
 from lenet.templates.run import MISSING, Fields, Run, diverged, file_name, percent, plural
 
 MAX_DRAWN_MISTAKES = 400
+MIN_DRAWN_MISTAKES = 48
 ON_THE_FLY = (
     "The training curves are measured on the fly, while the weights still change, so each of "
     "their points is a mean over an epoch; the others are measured at the end of each epoch."
@@ -64,13 +65,16 @@ def drawn_mistakes(
     labels: Int[np.ndarray, " test"],
     predictions: Int[np.ndarray, " test"],
     probabilities: Float[np.ndarray, " test"],
+    variants: int = 1,
 ) -> Int[np.ndarray, " mistakes"]:
-    """The test images to draw: every mistake, or the `MAX_DRAWN_MISTAKES` most confident ones.
+    """The test images to draw: every mistake, or the most confident ones if there are too many.
 
-    They are ordered by true class, and within it from the most to the least confident.
+    Too many are `MAX_DRAWN_MISTAKES` over all variants, but never fewer than `MIN_DRAWN_MISTAKES`
+    of each. They are ordered by true class, and within it from the most to the least confident.
     """
+    most = max(MAX_DRAWN_MISTAKES // variants, MIN_DRAWN_MISTAKES)
     mistakes = np.flatnonzero(labels != predictions)
-    mistakes = mistakes[np.argsort(-probabilities[mistakes], kind="stable")][:MAX_DRAWN_MISTAKES]
+    mistakes = mistakes[np.argsort(-probabilities[mistakes], kind="stable")][:most]
     return mistakes[np.argsort(labels[mistakes], kind="stable")]
 
 
@@ -138,7 +142,9 @@ def _mistakes_of(
     elif isinstance(images, str):
         blocks.append(Notice(f"**The misclassified images are not drawn.** {images}"))
     else:
-        drawn = drawn_mistakes(labels, predictions, run.test_probabilities[row])
+        drawn = drawn_mistakes(
+            labels, predictions, run.test_probabilities[row], len(representatives(run))
+        )
         between = "" if max(map(len, names)) <= 2 else "\n"
         captions = [
             f"{names[labels[index]]}{between}→{names[predictions[index]]} "
