@@ -38,7 +38,9 @@ def test_adding_seeds_trains_only_those(three_seeds, tmp_path, monkeypatch, digi
     trained = []
     train = population.train
     monkeypatch.setattr(
-        population, "train", lambda trials, *rest: trained.append(trials) or train(trials, *rest)
+        population,
+        "train",
+        lambda trials, *rest, **more: trained.append(trials) or train(trials, *rest, **more),
     )
     second = run(config({"seed": (0, 1, 2)}), tmp_path / "run")
     assert [[trial.seed for trial in group] for group in trained] == [[2]]

@@ -23,7 +23,7 @@ SMALL = (
     "--config=configs/relu_max.py",
     "--config.dataset=mnist_5k",
     "--config.batch_size=64",
-    "--config.num_epochs=4",
+    "--config.num_epochs=3",
     "--config.sweep.seed=(0,1,2)",
 )
 

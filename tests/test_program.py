@@ -47,7 +47,7 @@ def trained(images, trials, recipe=RECIPE, epochs=1, seconds_per_call=0.5, mesh=
     members = compiled.create(*program.place_members(program.numbers_of(trials), mesh))
     for epoch in range(epochs):
         for advanced, *_ in program.run_epoch(
-            compiled, members, images, epoch, 0, seconds_per_call
+            compiled, members, images, epoch, 0, seconds_per_call=seconds_per_call
         ):
             members = advanced
     return compiled, members
