@@ -18,6 +18,13 @@ import pytest
 from lenet import processes
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
+# main.py on some of the cores, each of which is a device.
+PROGRAM = """
+import os, runpy, sys
+os.sched_setaffinity(0, {cores})
+sys.argv[0] = "main.py"
+runpy.run_path("main.py", run_name="__main__")
+"""
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = (
     "--config=configs/relu_max.py",
@@ -35,14 +42,12 @@ def environment(cache_dir, digits):
 
 def start(environment, *flags, cores=CORES):
     return subprocess.Popen(
-        [sys.executable, "main.py", *flags],
+        [sys.executable, "-c", PROGRAM.format(cores=cores), *flags],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Each core is a device.
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
 
 
