@@ -21,7 +21,7 @@ import rich.table
 from absl import app, flags, logging
 
 from benchmarks import machine
-from benchmarks.results import CONSOLE
+from benchmarks.results import CONSOLE, numbers
 from benchmarks.startup import measure
 from lenet import workdir
 
@@ -125,19 +125,6 @@ def table(
     return drawn
 
 
-def numbers(name: str) -> list[int]:
-    """What a flag of the command line lists.
-
-    Raises:
-        ValueError: if it is no list of numbers.
-    """
-    texts: Any = flags.FLAGS[name].value
-    try:
-        return [int(text) for text in texts]
-    except ValueError:
-        raise ValueError(f"{name}={','.join(texts)} must be numbers, such as 1,16") from None
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs the benchmark of the command line."""
     values: Any = flags.FLAGS
@@ -147,7 +134,11 @@ def main(argv: Sequence[str]) -> None:
         if values.child:
             train(values.child, values.members, values.size)
             return
-        run(numbers("population"), numbers("batch_size"), values.json)
+        run(
+            numbers("population", values.population),
+            numbers("batch_size", values.batch_size),
+            values.json,
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

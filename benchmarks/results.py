@@ -2,12 +2,25 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import rich.console
 
 CONSOLE = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def numbers(flag: str, texts: Sequence[str]) -> list[int]:
+    """What a flag of the command line lists.
+
+    Raises:
+        ValueError: if it is no list of numbers.
+    """
+    try:
+        return [int(text) for text in texts]
+    except ValueError:
+        raise ValueError(f"{flag}={','.join(texts)} must be numbers, such as 1,16") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import rich.table
 from absl import app, flags, logging
 
 from benchmarks import contestants, machine, throughput
-from benchmarks.results import CONSOLE, Spread
+from benchmarks.results import CONSOLE, Spread, numbers
 from lenet import experiment, workdir
 
 # In each round: enough steps for a clock, and enough images for the largest batches.
@@ -107,12 +107,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        try:
-            batch_sizes = [int(text) for text in values.batch_size]
-        except ValueError:
-            raise ValueError(
-                f"batch_size={','.join(values.batch_size)} must be numbers, such as 1,128"
-            ) from None
+        batch_sizes = numbers("batch_size", values.batch_size)
         jax.config.update("jax_platforms", "cpu")
         experiment.cache_compilations()
         experiment.use_cores_as_devices(1)

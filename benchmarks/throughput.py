@@ -34,7 +34,7 @@ from benchmarks.contestants import (
     plain_flax,
     training_flop,
 )
-from benchmarks.results import CONSOLE, Spread
+from benchmarks.results import CONSOLE, Spread, numbers
 from lenet import experiment, workdir
 
 INSTALL_TORCH = "PyTorch is not installed, so it has no row; for one: pip install torch==2.13.0"
@@ -245,12 +245,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        try:
-            populations = [int(text) for text in values.population]
-        except ValueError:
-            raise ValueError(
-                f"population={','.join(values.population)} must be numbers, such as 1,16"
-            ) from None
+        populations = numbers("population", values.population)
         jax.config.update("jax_platforms", "cpu")
         experiment.cache_compilations()
         experiment.use_cores_as_devices(max(populations, default=1))

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import rich.console
 
-from benchmarks import contestants, evaluate, machine, memory, startup, steps, throughput
+from benchmarks import (
+    contestants,
+    evaluate,
+    machine,
+    memory,
+    results,
+    startup,
+    steps,
+    throughput,
+)
 from benchmarks.results import Spread
 from lenet.model import LeNet
 
@@ -224,3 +233,9 @@ def test_other_classes_stop_the_benchmark():
     other = np.where(np.arange(1000) < 5, 11, classes)
     with pytest.raises(contestants.AgreementError, match=r"b and a differ on 0\.50 % of images"):
         evaluate.check_agreement({"a": classes, "b": other})
+
+
+def test_a_flag_that_lists_no_numbers_is_named():
+    assert results.numbers("population", ["1", "16"]) == [1, 16]
+    with pytest.raises(ValueError, match="population=1,many must be numbers, such as 1,16"):
+        results.numbers("population", ["1", "many"])
