@@ -300,8 +300,7 @@ def _time_title(curves: Sequence[figures.Curve]) -> str:
     lowest = min(curves, key=lambda curve: float(curve.values[-1]))
     quickest, second, *_ = sorted(curves, key=lambda curve: float(curve.x[-1]))
     if second.x[-1] < UNSTEADY * quickest.x[-1]:
-        within = f"{100 * (UNSTEADY - 1):.0f} %"
-        return f"{lowest.label} ends lowest; the quickest are within {within} in time"
+        return f"{lowest.label} ends lowest"
     if quickest is lowest:
         return f"{lowest.label} is done first and ends lowest"
     return f"{lowest.label} ends lowest; {quickest.label} is done first"
