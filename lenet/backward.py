@@ -12,29 +12,31 @@ function, a sum or a choice (of the greatest), and only the first two differ bet
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-Product = Callable[[Array, Array], Array]
+Product = Callable[[Array, Any], Array]
 Function = Callable[[Array], Array]
 
 
 def _squared_product(product: Product) -> Product:
-    """`product`, linear in either argument, with the backward pass of the recursion above."""
+    """`product`, affine in either argument, with the backward pass of the recursion above."""
 
     @jax.custom_vjp
-    def squared(x: Array, weights: Array) -> Array:
+    def squared(x: Array, weights: Any) -> Array:
         return product(x, weights)
 
-    def forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+    def forward(x: Array, weights: Any) -> tuple[Array, tuple[Array, Any]]:
         return product(x, weights), (x, weights)
 
-    def backward(kept: tuple[Array, Array], curvature: Array) -> tuple[Array, Array]:
+    def backward(kept: tuple[Array, Any], curvature: Array) -> tuple[Array, Any]:
         # The derivative by x is made of weights, that by the weights of x: here of their squares.
         x, weights = kept
-        return jax.vjp(product, x * x, weights * weights)[1](curvature)
+        squares = jax.tree.map(jnp.square, weights)
+        return jax.vjp(product, x * x, squares)[1](curvature)
 
     squared.defvjp(forward, backward)
     return squared

@@ -24,7 +24,7 @@ the same kind, so it stays fast inside `lax.scan`, and under `vmap` it becomes a
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -104,7 +104,7 @@ def materialize(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return lax.optimization_barrier(with_layout_constraint(x, order))
 
 
-def convolve_polyphase(maps: Maps, kernel: Kernel) -> Phases:
+def convolve_polyphase(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel"]) -> Phases:
     """The phases of the valid cross-correlation of `maps` with `kernel`, as one matrix product.
 
     An output of odd height or width loses its last row or column, as 2x2 pooling would drop it.
@@ -119,30 +119,72 @@ def convolve_polyphase(maps: Maps, kernel: Kernel) -> Phases:
     taps = (size + 1) // 2
     out_height, out_width = (height - size + 1) // 2, (width - size + 1) // 2
 
-    shifted = [
+    moved = [
         jnp.pad(kernel, ((p, 1 - p), (q, 1 - q), (0, 0), (0, 0))) for p in (0, 1) for q in (0, 1)
     ]
-    by_tap = jnp.stack(shifted).reshape(2, 2, taps, 2, taps, 2, in_channel, out_channel)
+    by_tap = jnp.stack(moved).reshape(2, 2, taps, 2, taps, 2, in_channel, out_channel)
     matrix = by_tap.transpose(0, 1, 7, 4, 2, 3, 5, 6).reshape(4 * out_channel, -1)
 
     used = maps[:, : 2 * (out_height + taps - 1), : 2 * (out_width + taps - 1)]
     phases = materialize(split_phases(used).reshape(4 * channel, out_height + taps - 1, -1, batch))
     rows = materialize(jnp.concatenate([phases[:, i : i + out_height] for i in range(taps)]))
-    patches = jnp.concatenate([rows[:, :, j : j + out_width] for j in range(taps)])
-    product = matrix @ patches.reshape(matrix.shape[1], -1)
-    return product.reshape(2, 2, out_channel, out_height, out_width, batch)
+    shifted = [rows[:, :, j : j + out_width] for j in range(taps)]
+    product = _affine(matrix, jnp.tile(bias, 4), shifted)
+    phases = product.reshape(2, 2, out_channel, out_height, out_width, batch)
+    # What follows is computed element by element, in loops over the last axis of what is stored:
+    # the examples, or with one example everything at once.
+    return materialize(phases) if batch > 1 else phases
 
 
-def convolve_lax(maps: Maps, kernel: Kernel) -> Phases:
+def convolve_patches(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel"]) -> Phases:
+    """The same from patches of the kernel's size: less to compute than polyphase, more to copy.
+
+    With few examples in a batch it is faster where the kernels are many, since it takes them as
+    they are.
+    """
+    size, _, _, out_channel = kernel.shape
+    _, height, width, batch = maps.shape
+    out_height, out_width = height - size + 1, width - size + 1
+    matrix = kernel.transpose(3, 1, 0, 2).reshape(out_channel, -1)
+    rows = materialize(jnp.concatenate([maps[:, i : i + out_height] for i in range(size)]))
+    product = _affine(matrix, bias, [rows[:, :, j : j + out_width] for j in range(size)])
+    return split_phases(product.reshape(out_channel, out_height, out_width, batch))
+
+
+def _affine(
+    matrix: Float[Array, "out in"], bias: Float[Array, "out"], shifted: Sequence[Maps]
+) -> Float[Array, "out columns"]:
+    """matrix patches + bias as one product: the bias is the weight of one more input, which is 1.
+
+    Its gradient is then a column of the matrix's, and takes no sum over the maps of its own.
+    """
+    ones = jnp.ones((1, *shifted[0].shape[1:]), matrix.dtype)
+    patches = jnp.concatenate([*shifted, materialize(ones)])
+    widened = jnp.concatenate([matrix, bias[:, None]], axis=1)
+    return widened @ patches.reshape(widened.shape[1], -1)
+
+
+def convolve_lax(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel"]) -> Phases:
     """The same by `lax.conv_general_dilated`: the reference to compare with, slow inside a scan."""
     layout = ("CHWN", "HWIO", "CHWN")
-    return split_phases(
-        lax.conv_general_dilated(maps, kernel, (1, 1), "VALID", dimension_numbers=layout)
-    )
+    convolved = lax.conv_general_dilated(maps, kernel, (1, 1), "VALID", dimension_numbers=layout)
+    return split_phases(convolved + bias[:, None, None, None])
 
 
-CONVOLUTIONS: dict[str, Callable[[Array, Array], Array]] = {
+def convolve(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel"]) -> Phases:
+    """The same by the one that is fastest: polyphase where its kernels are few beside its patches."""
+    size, _, in_channel, out_channel = kernel.shape
+    _, height, width, batch = maps.shape
+    expanded = 4 * out_channel * in_channel * (size + 1) ** 2
+    patches = in_channel * size**2 * (height - size + 1) * (width - size + 1) * batch
+    few = 4 * expanded <= patches
+    return (convolve_polyphase if few else convolve_patches)(maps, kernel, bias)
+
+
+CONVOLUTIONS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "auto": convolve,
     "polyphase": convolve_polyphase,
+    "patches": convolve_patches,
     "lax": convolve_lax,
 }
 
@@ -187,6 +229,20 @@ CONNECTIONS: dict[str, Callable[[int, int], np.ndarray]] = {
 }
 
 
+def spread_connections(
+    connected: Float[Array, "size size connection"], table: np.ndarray
+) -> Kernel:
+    """Kernels of the connected pairs, in row order of the table, with zeros for the other pairs.
+
+    As a product with a matrix of zeros and ones, as XLA scatters number by number on a CPU.
+    """
+    place = np.zeros((table.sum(), table.size), np.float32)
+    place[np.arange(len(place)), np.flatnonzero(table)] = 1
+    size = connected.shape[0]
+    flat = jnp.matmul(connected.reshape(size * size, -1), place, precision="highest")
+    return flat.reshape(size, size, *table.shape)
+
+
 def _uniform(key: Key[Array, ""], shape: tuple[int, ...], bound: Any) -> Array:
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) * bound
 
@@ -200,6 +256,10 @@ def _normal(key: Key[Array, ""], shape: tuple[int, ...], deviation: Any) -> Arra
 INITIALIZATIONS: dict[str, Callable[..., Array]] = {
     # LeCun et al. 1998, appendix A.
     "uniform_1998": lambda key, shape, fan_in, fan_out: _uniform(key, shape, 2.4 / fan_in),
+    # The same with the root of the fan-in: sums of inputs of size 1 have deviation 1.4 in any layer.
+    "uniform_root_1998": lambda key, shape, fan_in, fan_out: _uniform(
+        key, shape, 2.4 / fan_in**0.5
+    ),
     # LeCun et al. 1998, "Efficient BackProp", eq. (16); the default of Flax.
     "lecun_normal": lambda key, shape, fan_in, fan_out: _normal(key, shape, fan_in**-0.5),
     # Glorot and Bengio 2010, eq. (16).
@@ -221,6 +281,16 @@ def initialize_weights(
     return rule(key, shape, np.asarray(fan_in, np.float32), np.asarray(fan_out, np.float32))
 
 
+# name -> initial coefficients of the paper's subsampling, as a function of (key, shape, name of the
+# rule for weights): those of the mean, or drawn as the weights of units with four inputs.
+COEFFICIENTS: dict[str, Callable[..., Array]] = {
+    "mean": lambda key, shape, name: jnp.full(shape, 1 / 4),
+    "drawn": lambda key, shape, name: initialize_weights(
+        key, shape, name=name, fan_in=4, fan_out=1
+    ),
+}
+
+
 def initialize_biases(
     key: Key[Array, ""], shape: tuple[int, ...], *, name: str, fan_in: Any
 ) -> Float[Array, "..."]:
@@ -240,7 +310,7 @@ class Convolution(nn.Module):
     features: int
     connections: str = "full"
     initialization: str = "lecun_normal"
-    implementation: str = "polyphase"
+    implementation: str = "auto"
     backward: str = "gradient"
 
     @nn.compact
@@ -260,12 +330,12 @@ class Convolution(nn.Module):
             fans = {"fan_in": fan_in[None, None, columns], "fan_out": fan_out[None, None, rows]}
             rule = functools.partial(rule, **fans)
             connected = self.param("kernel", rule, (*window, len(rows)))
-            kernel = jnp.zeros((*window, *table.shape)).at[:, :, rows, columns].set(connected)
+            kernel = spread_connections(connected, table)
         rule = functools.partial(initialize_biases, name=self.initialization, fan_in=fan_in)
         bias = self.param("bias", rule, (self.features,))
         convolve = lookup(CONVOLUTIONS, self.implementation, "convolution")
         as_product, _ = lookup(BACKWARD, self.backward, "backward")
-        return as_product(convolve)(maps, kernel) + bias[None, None, :, None, None, None]
+        return as_product(lambda x, weights: convolve(x, *weights))(maps, (kernel, bias))
 
 
 class Pooling(nn.Module):
@@ -273,14 +343,14 @@ class Pooling(nn.Module):
 
     `max` and `average` have no parameters. `subsampling` is the paper's (section II.B): the four
     inputs are summed, multiplied by a trainable `coefficient`, added to a trainable `bias`, and
-    squashed again; it starts as the mean (coefficient 1/4, bias 0), as the paper does not say
-    where. `stride` is a trainable 2x2 convolution with stride 2 that keeps the number of maps,
+    squashed again; where it starts the paper does not say (`COEFFICIENTS`). `stride` is a trainable 2x2 convolution with stride 2 that keeps the number of maps,
     followed by the activation (Springenberg et al. 2015).
     """
 
     kind: str = "max"
     activation: str = "relu"
     initialization: str = "lecun_normal"
+    coefficients: str = "mean"
     backward: str = "gradient"
 
     @nn.compact
@@ -311,7 +381,9 @@ class Pooling(nn.Module):
     def subsampling(self, phases: Phases) -> Maps:
         """f(coefficient * sum of the four activations + bias)."""
         shape = (phases.shape[2],)
-        coefficient = self.param("coefficient", nn.initializers.constant(1 / 4), shape)
+        start = lookup(COEFFICIENTS, self.coefficients, "coefficients")
+        rule = functools.partial(start, name=self.initialization)
+        coefficient = self.param("coefficient", rule, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         weights = coefficient[:, None, None, None]
         summed = self.weigh(weights, _weighted_total, self.activate(phases))
@@ -343,17 +415,21 @@ POOLINGS: dict[str, Callable[[Pooling, Array], Array]] = {
 }
 
 
+@jax.custom_vjp
 def _total(phases: Phases) -> Maps:
     # Not .sum(axis=(0, 1)): XLA fuses additions into their neighbours, and reductions it does not.
     return (phases[0, 0] + phases[0, 1]) + (phases[1, 0] + phases[1, 1])
 
 
+# All four gradients as one array: differentiation would write one for each, mostly zeros, and add.
+_total.defvjp(
+    lambda phases: (_total(phases), None),
+    lambda _, cotangent: (jnp.broadcast_to(cotangent, (2, 2, *cotangent.shape)),),
+)
+
+
 def _weighted_total(phases: Phases, weights: Array) -> Maps:
     return weights * _total(phases)
-
-
-def _transposed_product(x: Array, matrix: Array) -> Array:
-    return matrix.T @ x
 
 
 def _greatest(phases: Phases) -> Maps:
@@ -363,6 +439,32 @@ def _greatest(phases: Phases) -> Maps:
 def _greater(a: Maps, b: Maps) -> Maps:
     # Not jnp.maximum, which splits the gradient of a tie at a cost; PyTorch's goes to the first.
     return jnp.where(a >= b, a, b)
+
+
+@jax.custom_vjp
+def _transposed_product(
+    x: Float[Array, "in batch"], matrix: Float[Array, "in out"]
+) -> Float[Array, "out batch"]:
+    """matrix^T x.
+
+    The product is written so that XLA reads the matrix as it lies in memory, and the gradient by
+    the matrix waits for that by x: then the matrix is not read again after its update, which is
+    made in place. With one example in a batch, copies of the matrix would cost more than the rest.
+    """
+    return lax.dot_general(x, matrix, (((0,), (0,)), ((), ()))).T
+
+
+def _transposed_product_backward(
+    kept: tuple[Array, Array], cotangent: Float[Array, "out batch"]
+) -> tuple[Array, Array]:
+    x, matrix = kept
+    by_x, cotangent = lax.optimization_barrier((matrix @ cotangent, cotangent))
+    return by_x, x @ cotangent.T
+
+
+_transposed_product.defvjp(
+    lambda x, matrix: (_transposed_product(x, matrix), (x, matrix)), _transposed_product_backward
+)
 
 
 class Dense(nn.Module):

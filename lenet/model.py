@@ -31,6 +31,7 @@ class LeNet(nn.Module):
         widths: maps of c1, maps of c3, units of c5, units of f6 (the last two unused by `gap`).
         classes: units of the output layer.
         initialization: a name in `layers.INITIALIZATIONS`.
+        coefficients: a name in `layers.COEFFICIENTS`, for the pooling `subsampling`.
         convolution: a name in `layers.CONVOLUTIONS`: how, not what, is computed.
         backward: a name in `backward.BACKWARD`: what differentiation finds, the network unchanged.
     """
@@ -42,7 +43,8 @@ class LeNet(nn.Module):
     widths: tuple[int, int, int, int] = (6, 16, 120, 84)
     classes: int = 10
     initialization: str = "lecun_normal"
-    convolution: str = "polyphase"
+    coefficients: str = "mean"
+    convolution: str = "auto"
     backward: str = "gradient"
 
     @nn.compact
@@ -73,7 +75,12 @@ class LeNet(nn.Module):
                 name=convolution,
             )(x)
             x = layers.Pooling(
-                self.pooling, self.activation, self.initialization, self.backward, name=pooling
+                self.pooling,
+                self.activation,
+                self.initialization,
+                self.coefficients,
+                self.backward,
+                name=pooling,
             )(phases)
         top = lookup(HEADS, self.head, "head")(self, x).T
         return top if trained_part else self.output_of(top)
@@ -140,6 +147,7 @@ def create(config: ConfigDict, classes: int) -> LeNet:
         widths=tuple(config.widths),
         classes=classes,
         initialization=config.initialization,
+        coefficients=config.coefficients,
         convolution=config.convolution,
     )
 

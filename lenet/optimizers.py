@@ -29,6 +29,7 @@ class Hyperparameters(flax.struct.PyTreeNode):
         weight_decay: added to the gradient as weight_decay * params (an L2 penalty), except by
             `adamw`, where it is decoupled (Loshchilov and Hutter 2019).
         damping: mu, added to the curvature that `sdlm` divides by.
+        curvature_memory: the share of its running average that the curvature keeps at an estimate.
         rbf_j: j of the loss `rbf_map`.
         translation: of distorted images, in pixels along each axis at most.
         scaling: of distorted images, the logarithm of the factor at most.
@@ -41,6 +42,7 @@ class Hyperparameters(flax.struct.PyTreeNode):
     momentum: Any = 0.9
     weight_decay: Any = 0.0
     damping: Any = 0.02
+    curvature_memory: Any = 0.0
     rbf_j: Any = 1.0
     translation: Any = 0.0
     scaling: Any = 0.0
@@ -82,7 +84,9 @@ def sdlm(learning_rate: Scalar, damping: Scalar = 0.02) -> optax.GradientTransfo
         updates: Any, state: SdlmState, params: Any = None, *, curvature: Any = None, **extra: Any
     ) -> tuple[Any, SdlmState]:
         held = state.curvature if curvature is None else curvature
-        steps = jax.tree.map(lambda g, h: -learning_rate / (damping + h) * g, updates, held)
+        # The reciprocal is the same in every step until there is a new estimate, and XLA takes what
+        # does not change out of a loop.
+        steps = jax.tree.map(lambda g, h: -learning_rate * (1 / (damping + h)) * g, updates, held)
         return steps, SdlmState(held)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -27,10 +27,14 @@ def random(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def reference(maps, kernel):
-    return lax.conv_general_dilated(
+def reference(maps, kernel, bias):
+    convolved = lax.conv_general_dilated(
         maps, kernel, (1, 1), "VALID", dimension_numbers=("CHWN", "HWIO", "CHWN")
     )
+    return convolved + bias[:, None, None, None]
+
+
+CONVOLVE = st.sampled_from([layers.convolve_polyphase, layers.convolve_patches, layers.convolve])
 
 
 def pooled_by_loop(maps, pool):
@@ -48,57 +52,61 @@ def pooled_by_loop(maps, pool):
     extra=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     batch=st.integers(1, 3),
     seed=st.integers(0, 1000),
+    convolve=CONVOLVE,
 )
-@settings(max_examples=12, deadline=None)
-def test_polyphase_convolution_equals_lax_for_any_shape(
-    channel, features, size, extra, batch, seed
+@settings(max_examples=16, deadline=None)
+def test_convolution_equals_lax_for_any_shape(
+    channel, features, size, extra, batch, seed, convolve
 ):
     height, width = size + extra[0], size + extra[1]
-    maps, kernel = (
+    maps, kernel, bias = (
         random(seed, channel, height, width, batch),
         random(seed + 1, size, size, channel, features),
+        random(seed + 2, features),
     )
-    expected = reference(maps, kernel)
+    expected = reference(maps, kernel, bias)
     even = expected[:, : expected.shape[1] // 2 * 2, : expected.shape[2] // 2 * 2]
-    merged = layers.merge_phases(layers.convolve_polyphase(maps, kernel))
+    merged = layers.merge_phases(convolve(maps, kernel, bias))
     np.testing.assert_allclose(merged, even, rtol=1e-5, atol=1e-5 * size**2 * channel)
 
 
 def test_convolution_equals_scipy_correlation():
     maps, kernel = np.asarray(random(0, 3, 12, 14, 2)), np.asarray(random(1, 5, 5, 3, 4))
-    merged = layers.merge_phases(layers.convolve_polyphase(jnp.asarray(maps), jnp.asarray(kernel)))
+    bias = jnp.arange(4.0)
+    merged = layers.merge_phases(layers.convolve(jnp.asarray(maps), jnp.asarray(kernel), bias))
     for out in range(4):
         for image in range(2):
             expected = sum(
                 scipy.signal.correlate2d(maps[c, :, :, image], kernel[:, :, c, out], mode="valid")
                 for c in range(3)
             )
+            expected = expected + out
             np.testing.assert_allclose(merged[out, :, :, image], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("argument", ["maps", "kernel"])
-def test_polyphase_convolution_has_the_gradient_of_lax(argument):
-    maps, kernel, weights = (
-        random(0, 6, 14, 14, 8),
-        random(1, 5, 5, 6, 16),
-        random(2, 16, 10, 10, 8),
-    )
-    index = ("maps", "kernel").index(argument)
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("convolve", [layers.convolve_polyphase, layers.convolve_patches])
+def test_convolution_has_the_gradients_of_lax(convolve, batch):
+    arguments = (random(0, 6, 14, 14, batch), random(1, 5, 5, 6, 16), random(3, 16))
+    weights = random(2, 16, 10, 10, batch)
 
     def loss(merged):
         return (jnp.sin(merged) * weights).sum()
 
-    ours = jax.grad(lambda *a: loss(layers.merge_phases(layers.convolve_polyphase(*a))), index)
-    theirs = jax.grad(lambda *a: loss(reference(*a)), index)
-    expected = theirs(maps, kernel)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(ours(maps, kernel), expected, rtol=1e-4, atol=1e-5 * scale)
+    def gradients(convolve):
+        return jax.grad(lambda *a: loss(convolve(*a)), (0, 1, 2))(*arguments)
+
+    ours = gradients(lambda *a: layers.merge_phases(convolve(*a)))
+    for found, expected in zip(ours, gradients(reference), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_polyphase_convolution_has_the_gradient_of_a_finite_difference():
+@pytest.mark.parametrize("convolve", [layers.convolve_polyphase, layers.convolve_patches])
+def test_convolution_has_the_gradient_of_a_finite_difference(convolve):
     check_grads(
-        lambda *args: jnp.tanh(layers.convolve_polyphase(*map(jnp.asarray, args))),
-        (random(0, 2, 8, 8, 2), 0.1 * random(1, 5, 5, 2, 3)),
+        lambda *args: jnp.tanh(convolve(*map(jnp.asarray, args))),
+        (random(0, 2, 8, 8, 2), 0.1 * random(1, 5, 5, 2, 3), random(2, 3)),
         order=1,
         modes=["fwd", "rev"],
         rtol=2e-2,
@@ -106,12 +114,27 @@ def test_polyphase_convolution_has_the_gradient_of_a_finite_difference():
     )
 
 
+def test_convolution_by_itself_takes_polyphase_where_there_are_many_patches():
+    kernel, bias = random(1, 5, 5, 6, 16), jnp.zeros(16)
+    for batch, expected in ((1, layers.convolve_patches), (64, layers.convolve_polyphase)):
+        maps = random(0, 6, 14, 14, batch)
+        found, wanted = layers.convolve(maps, kernel, bias), expected(maps, kernel, bias)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_connected_kernels_are_spread_to_where_the_table_has_them():
+    connected = random(0, 5, 5, 60)
+    expected = np.zeros((5, 5, 6, 16), np.float32)
+    expected[:, :, *np.nonzero(layers.TABLE_1)] = connected
+    np.testing.assert_array_equal(layers.spread_connections(connected, layers.TABLE_1), expected)
+
+
 def test_polyphase_convolution_in_a_scan_and_under_vmap_is_the_same():
-    maps, kernels = random(0, 1, 12, 12, 4), random(1, 3, 5, 5, 1, 2)
-    alone = jnp.stack([layers.convolve_polyphase(maps, kernel) for kernel in kernels])
-    mapped = jax.vmap(layers.convolve_polyphase, in_axes=(None, 0))(maps, kernels)
+    maps, kernels, bias = random(0, 1, 12, 12, 4), random(1, 3, 5, 5, 1, 2), random(2, 2)
+    alone = jnp.stack([layers.convolve_polyphase(maps, kernel, bias) for kernel in kernels])
+    mapped = jax.vmap(layers.convolve_polyphase, in_axes=(None, 0, None))(maps, kernels, bias)
     _, scanned = lax.scan(
-        lambda carry, kernel: (carry, layers.convolve_polyphase(maps, kernel)), 0, kernels
+        lambda carry, kernel: (carry, layers.convolve_polyphase(maps, kernel, bias)), 0, kernels
     )
     np.testing.assert_allclose(mapped, alone, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(scanned, alone, rtol=1e-5, atol=1e-5)
@@ -119,7 +142,7 @@ def test_polyphase_convolution_in_a_scan_and_under_vmap_is_the_same():
 
 def test_polyphase_convolution_refuses_even_kernels():
     with pytest.raises(ValueError, match="kernel size 4 is even"):
-        layers.convolve_polyphase(random(0, 1, 8, 8, 1), random(1, 4, 4, 1, 1))
+        layers.convolve_polyphase(random(0, 1, 8, 8, 1), random(1, 4, 4, 1, 1), jnp.zeros(1))
 
 
 @given(shape=st.tuples(*[st.integers(1, 6)] * 4))

@@ -76,7 +76,10 @@ def test_trials_that_differ_in_traced_numbers_make_one_population():
         ({"schedule": "step"}, "schedule='step' is not known; choose one of: constant"),
         ({"loss": "hinge"}, "loss='hinge' is not known; choose one of: cross_entropy"),
         ({"initialization": "xavier"}, "initialization='xavier' is not known"),
-        ({"convolution": "fft"}, "convolution='fft' is not known; choose one of: polyphase, lax"),
+        (
+            {"convolution": "fft"},
+            "convolution='fft' is not known; choose one of: auto, polyphase, patches, lax",
+        ),
         ({"normalization": "zca"}, "normalization='zca' is not known; choose one of"),
         ({"batch_size": 0}, "batch_size=0 must be a whole number, at least 1"),
         ({"num_epochs": -1}, "num_epochs=-1 must be a whole number, at least 1"),
