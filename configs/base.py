@@ -29,8 +29,11 @@ def get_config() -> ConfigDict:
     config.connections = "full"  # s2 to c3: full, or table1 as in the paper
     config.head = "dense"  # dense (c5 f6 output), gap (global average, output), rbf (c5 f6 codes)
     config.widths = (6, 16, 120, 84)  # maps of c1 and c3, units of c5 and f6
-    config.initialization = "lecun_normal"  # or he_normal, glorot_uniform, torch, uniform_1998
-    config.convolution = "polyphase"  # how it is computed: polyphase (fast), lax (the reference)
+    config.initialization = "lecun_normal"  # he_normal, glorot_uniform, torch, uniform_1998, ...
+    config.coefficients = "mean"  # of pooling=subsampling, at first: mean, or drawn like weights
+    config.convolution = (
+        "auto"  # how it is computed: polyphase, patches, the faster of the two; lax
+    )
 
     # Training.
     config.loss = "cross_entropy"  # or, with head=rbf: rbf_mse (equation 8), rbf_map (9)
@@ -41,6 +44,8 @@ def get_config() -> ConfigDict:
     config.weight_decay = 0.0  # an L2 penalty; decoupled for adamw
     config.damping = 0.02  # for optimizer=sdlm: mu, added to the curvature
     config.curvature_examples = 500  # for optimizer=sdlm: to estimate it on, before each epoch
+    config.curvature_interval = 0  # and anew after so many steps of it; 0: not before the next
+    config.curvature_memory = 0.0  # what an estimate keeps of the one before; 0: nothing
     config.schedule = "cosine"  # constant, linear, cosine, warmup_cosine, passes_1998
     config.order = "fresh"  # of the examples: fresh for each epoch, or constant
     config.batch_size = 128

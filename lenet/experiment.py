@@ -319,6 +319,7 @@ def _compile(
         augmentation=config.augmentation,
         fresh_order=sweep.ORDERS[config.order],
         curvature_examples=config.curvature_examples,
+        curvature_interval=config.curvature_interval,
     )
     title = population.title_of(group)
     log.info("compiling %s", title)

@@ -270,6 +270,7 @@ def _epoch_lines(
     test = programs.evaluate(program, members, images, *parts.test)
     validation = programs.evaluate(program, members, images, *parts.validation)
     rates = programs.learning_rates(members)
+    spread = programs.step_sizes(members)
     told = ("loss", "errors", "examples", "diverged")
     sums = {key: processes.gather(getattr(members, key)) for key in told}
     return [
@@ -289,6 +290,7 @@ def _epoch_lines(
             "test_error": mean(test["error"][index]),
             "diverged": bool(sums["diverged"][index]),
             "train_seconds": seconds,
+            **({"step_sizes": spread[index]} if spread else {}),
         }
         for index, trial in enumerate(trials)
     ]

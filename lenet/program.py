@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
@@ -55,6 +56,7 @@ class Recipe:
     fresh_order: bool = True
     augmentation: str = "none"
     curvature_examples: int = 500
+    curvature_interval: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,7 +118,7 @@ def start_epoch(
 ) -> tuple[Member, Int[Array, "step batch"]]:
     """Clears the sums and draws the epoch's order: an index an example, -1 where there is none.
 
-    With the optimizer `sdlm` the curvature is estimated as well, on examples drawn anew.
+    With the optimizer `sdlm` the curvature is estimated as well.
     """
     counter = epoch if recipe.fresh_order else 0
     order = jax.random.permutation(stream_key(member.seed, ORDER, counter), recipe.train_examples)
@@ -125,17 +127,23 @@ def start_epoch(
     zero = jnp.zeros(())
     member = member.replace(loss=zero, errors=zero, examples=zero)
     if recipe.optimizer == "sdlm":
-        key = stream_key(member.seed, CURVATURE, epoch)
-        shape = (min(recipe.curvature_examples, recipe.train_examples),)
-        chosen = jax.random.choice(key, recipe.train_examples, shape, replace=False)
-        batch = {
-            "image": presentations.normalized(images, chosen, recipe.affine),
-            "label": images.labels[chosen],
-        }
-        member = member.replace(
-            state=refresh_curvature(member.state, batch, member.hyperparameters)
-        )
+        member = estimate_curvature(recipe, member, images)
     return member, order.reshape(recipe.steps_per_epoch, recipe.batch_size)
+
+
+def estimate_curvature(recipe: Recipe, member: Member, images: Images) -> Member:
+    """Estimates the curvature of a member on training examples drawn anew, each at most once."""
+    key = stream_key(member.seed, CURVATURE, member.state.step)
+    count = min(recipe.curvature_examples, recipe.train_examples)
+    # One example of each of as many runs of the training set: far cheaper to draw than a subset.
+    begins = jnp.arange(count) * recipe.train_examples // count
+    ends = (jnp.arange(count) + 1) * recipe.train_examples // count
+    chosen = jax.random.randint(key, (count,), begins, ends)
+    batch = {
+        "image": presentations.normalized(images, chosen, recipe.affine),
+        "label": images.labels[chosen],
+    }
+    return member.replace(state=refresh_curvature(member.state, batch, member.hyperparameters))
 
 
 def advance(
@@ -181,7 +189,21 @@ def advance(
 
         return jax.tree.map(keep, member, trained).replace(diverged=diverged)
 
-    return lax.fori_loop(start, stop, step, member)
+    interval = recipe.curvature_interval
+    if recipe.optimizer != "sdlm" or not interval:
+        return lax.fori_loop(start, stop, step, member)
+
+    def stretch(reached: tuple[Array, Member]) -> tuple[Array, Member]:
+        """The steps to the next estimate, or to the stop."""
+        index, member = reached
+        due = (index % interval == 0) & (index > 0)
+        member = lax.cond(
+            due, lambda member: estimate_curvature(recipe, member, images), lambda m: m, member
+        )
+        until = jnp.minimum(stop, (index // interval + 1) * interval)
+        return until, lax.fori_loop(index, until, step, member)
+
+    return lax.while_loop(lambda reached: reached[0] < stop, stretch, (start, member))[1]
 
 
 def evaluate_block(
@@ -346,11 +368,32 @@ def evaluate(
     return {**results, "error": results["prediction"] != labels}
 
 
-def learning_rates(members: Member) -> np.ndarray:
-    """The scheduled learning rate of each member's next step, shape "member"."""
+def learning_rates(members: Member, ago: int = 0) -> np.ndarray:
+    """The scheduled learning rate of each member's next step, or of one so long ago, "member"."""
     steps, numbers = processes.gather((members.state.step, members.hyperparameters))
-    state = members.state.replace(step=steps, params=None, opt_state=None)
+    state = members.state.replace(step=steps - ago, params=None, opt_state=None)
     return np.asarray(jax.vmap(scheduled_rate)(state, numbers))
+
+
+def step_sizes(members: Member) -> list[dict[str, float]] | None:
+    """Of each member, how the steps of its last update are spread over its parameters.
+
+    Returns:
+        Quantiles of learning rate / (damping + curvature) over all parameters, as `min`, `q05`,
+        `median`, `q95` and `max`; None if the optimizer is not `sdlm`.
+    """
+    if members.state.optimizer != "sdlm":
+        return None
+    held = processes.gather(optax.tree.get(members.state.opt_state, "curvature"))
+    damping = processes.gather(members.hyperparameters.damping)
+    count = len(damping)
+    curvatures = np.concatenate([leaf.reshape(count, -1) for leaf in jax.tree.leaves(held)], axis=1)
+    rates = learning_rates(members, ago=1)
+    levels = {"min": 0, "q05": 0.05, "median": 0.5, "q95": 0.95, "max": 1}
+    found = np.quantile(
+        rates[:, None] / (damping[:, None] + curvatures), [*levels.values()], axis=1
+    )
+    return [dict(zip(levels, map(float, column), strict=True)) for column in found.T]
 
 
 def place(images: np.ndarray, labels: np.ndarray, mesh: Mesh) -> Images:

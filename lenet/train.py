@@ -131,6 +131,9 @@ def refresh_curvature(
 ) -> TrainState:
     """Estimates anew, on a batch, the curvature that the optimizer `sdlm` divides by.
 
+    It becomes the running average of the estimates so far: `curvature_memory` of the average before,
+    and the rest of the new one ("Efficient BackProp", section 7.1).
+
     Args:
         state: a model whose optimizer is `sdlm`.
         batch: `image` and `label`, as for `train_step`; a `mask` is not heeded.
@@ -139,7 +142,14 @@ def refresh_curvature(
     found = curvature.diagonal(
         state.model, state.params, batch["image"], batch["label"], state.loss, hyperparameters.rbf_j
     )
-    return state.replace(opt_state=optax.tree.set(state.opt_state, curvature=found))
+    # The first estimate has nothing to be averaged with.
+    kept = jnp.where(state.step == 0, 0.0, hyperparameters.curvature_memory)
+    average = jax.tree.map(
+        lambda old, new: kept * old + (1 - kept) * new,
+        optax.tree.get(state.opt_state, "curvature"),
+        found,
+    )
+    return state.replace(opt_state=optax.tree.set(state.opt_state, curvature=average))
 
 
 def eval_step(

@@ -94,14 +94,47 @@ def test_sdlm_estimates_its_curvature_anew_before_each_epoch(images):
     )
     assert_close(found, expected, 1e-5)
     few = dataclasses.replace(recipe, curvature_examples=8)
+    later = member.replace(state=member.state.replace(step=jnp.int32(13)))
     first, second = (
         optax.tree.get(
-            start_epoch(few, member, images, jnp.int32(epoch))[0].state.opt_state,
+            start_epoch(few, begun, images, jnp.int32(0))[0].state.opt_state,
             "curvature",
         )
-        for epoch in (0, 1)
+        for begun in (member, later)
     )
     assert bits(first) != bits(second)
+
+
+def test_the_steps_of_sdlm_are_spread_as_its_curvature_is(images):
+    trials = [fields(seed, learning_rate=1e-2) | {"damping": 0.5} for seed in (0, 1)]
+    recipe = dataclasses.replace(RECIPE, optimizer="sdlm", schedule="passes_1998", num_epochs=20)
+    members = trained(images, trials, recipe, epochs=3)[1]
+    found = program.step_sizes(members)
+    for index, spread in enumerate(found):
+        held = optax.tree.get(members.state.opt_state, "curvature")
+        largest = max(float(leaf[index].max()) for leaf in jax.tree.leaves(held))
+        # The third pass of the paper's schedule has 2/5 of the first one's rate.
+        assert spread["min"] == pytest.approx(0.4e-2 / (0.5 + largest), rel=1e-5)
+        assert spread["min"] < spread["q05"] < spread["median"] < spread["q95"] < spread["max"]
+        assert spread["max"] <= 0.4e-2 / 0.5 * (1 + 1e-6)
+    assert program.step_sizes(trained(images, trials[:1])[1]) is None
+
+
+FREQUENT = dataclasses.replace(RECIPE, optimizer="sdlm", curvature_examples=8, curvature_interval=5)
+
+
+def test_the_curvature_is_estimated_anew_after_every_interval(images):
+    numbers = program.Hyperparameters(learning_rate=1e-2, damping=0.5, curvature_memory=0.75)
+    member = program.create_member(FREQUENT, (16, 16, 1), jnp.int32(0), numbers)
+    member, order = start_epoch(FREQUENT, member, images, jnp.int32(0))
+    advance = jax.jit(program.advance, static_argnums=0)
+    whole = advance(FREQUENT, member, order, images, jnp.int32(0), jnp.int32(13))
+    once = dataclasses.replace(FREQUENT, curvature_interval=0)
+    for start, stop in ((0, 5), (5, 10), (10, 13)):
+        if start:
+            member = jax.jit(program.estimate_curvature, static_argnums=0)(once, member, images)
+        member = advance(once, member, order, images, jnp.int32(start), jnp.int32(stop))
+    assert_close(whole.state, member.state, 1e-5)
 
 
 def test_an_epoch_presents_every_example_once(images):
@@ -136,9 +169,10 @@ def test_training_lowers_the_loss(images):
     assert after < 0.7 * before
 
 
-def test_where_an_epoch_is_cut_changes_no_bit(images):
-    whole = trained(images, [fields()], seconds_per_call=1e9)[1]
-    stepwise = trained(images, [fields()], seconds_per_call=0.0)[1]
+@pytest.mark.parametrize("recipe", [RECIPE, FREQUENT], ids=["adam", "sdlm"])
+def test_where_an_epoch_is_cut_changes_no_bit(images, recipe):
+    whole = trained(images, [fields()], recipe, seconds_per_call=1e9)[1]
+    stepwise = trained(images, [fields()], recipe, seconds_per_call=0.0)[1]
     assert bits(whole) == bits(stepwise)
 
 

@@ -102,6 +102,22 @@ def test_the_network_of_1998_learns_a_real_batch_with_its_losses_and_its_optimiz
     assert found[-1] - offset < 0.7 * (found[0] - offset)
 
 
+def test_the_curvature_is_a_running_average_that_the_first_estimate_begins():
+    first, second = random_batch(4), random_batch(8)
+    numbers = Hyperparameters(curvature_memory=0.75)
+    state = state_of(LeNet("tanh"), SHAPE, optimizer="sdlm")
+
+    def curvature(state):
+        return optax.tree.get(state.opt_state, "curvature")
+
+    fresh = curvature(refresh(state, second, Hyperparameters()))
+    begun = refresh(state, first, numbers)
+    averaged = curvature(refresh(begun.replace(step=1), second, numbers))
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, curvature(begun), fresh)
+    assert largest_difference(averaged, expected) < 1e-6
+    assert largest_difference(fresh, expected) > 1e-3
+
+
 def test_the_gradient_is_that_of_a_finite_difference():
     with jax.enable_x64(True):
         state = state_of(LeNet(activation="tanh", pooling="average"), SHAPE, optimizer="sgd")
