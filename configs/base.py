@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.data_dir = ""  # a folder of IDX files, an .npz or a TFDS folder; empty: fetched
     config.allow_subset = False  # fall back on 5,000 images of MNIST when it cannot be had
     config.train_examples = 0  # use the first so many training images; 0: all of them
+    config.holdout = 0  # test on the last so many training images, and never see the test images
     config.validation_examples = 0  # hold out the last so many training images
     config.normalization = "unit"  # unit (0 to 1), lecun (-0.1 to 1.175), standard (mean 0, std 1)
     config.augmentation = "none"  # distortions (fresh each time), distortions_1998 (a fixed set)
@@ -38,6 +39,7 @@ def get_config() -> ConfigDict:
     # Training.
     config.loss = "cross_entropy"  # or, with head=rbf: rbf_mse (equation 8), rbf_map (9)
     config.rbf_j = 1.0  # for loss=rbf_map: the distance that counts as rubbish
+    config.rbf_scale = 1.0  # of distances in a loss: 1/84 makes them means over the units of f6
     config.optimizer = "adam"  # sgd, momentum, adam, adamw, sdlm (the paper's)
     config.learning_rate = 2e-3
     config.momentum = 0.9  # for optimizer=momentum

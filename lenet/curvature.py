@@ -24,6 +24,7 @@ def diagonal(
     labels: Int[Array, "batch"],
     loss: str,
     rbf_j: Any = 0.0,
+    rbf_scale: Any = 1.0,
 ) -> Any:
     """d2E/dw2 of every parameter by the Gauss-Newton recursion, the mean over the examples.
 
@@ -37,6 +38,7 @@ def diagonal(
         labels: their classes.
         loss: a name in `losses.LOSSES`.
         rbf_j: of the loss.
+        rbf_scale: of the loss.
 
     Returns:
         A tree like `params`; nothing in it is negative.
@@ -52,7 +54,7 @@ def diagonal(
         return top
 
     top, pull_back = jax.vjp(trained_part, params)
-    return pull_back(at_the_top(model, top, labels, loss, rbf_j) / len(labels))[0]
+    return pull_back(at_the_top(model, top, labels, loss, rbf_j, rbf_scale) / len(labels))[0]
 
 
 def at_the_top(
@@ -61,6 +63,7 @@ def at_the_top(
     labels: Int[Array, "batch"],
     loss: str,
     rbf_j: Any = 0.0,
+    rbf_scale: Any = 1.0,
 ) -> Float[Array, "batch units"]:
     """The diagonal of each example's loss by the outputs of the last layer with parameters.
 
@@ -70,7 +73,7 @@ def at_the_top(
     per_example = lookup(LOSSES, loss, "loss")
 
     def energy(units: Float[Array, "units"], label: Int[Array, ""]) -> Float[Array, ""]:
-        return per_example(model.output_of(units[None]), label[None], rbf_j)[0]
+        return per_example(model.output_of(units[None]), label[None], rbf_j, rbf_scale)[0]
 
     def one(units: Float[Array, "units"], label: Int[Array, ""]) -> Float[Array, "units"]:
         return jnp.diagonal(jax.hessian(energy)(units, label))

@@ -288,6 +288,31 @@ def split(dataset: Dataset, train_examples: int = 0, validation_examples: int = 
     )
 
 
+def hold_out(dataset: Dataset, count: int) -> Dataset:
+    """The set with its last `count` training images in the place of its test images.
+
+    For choices that must not see the test images. 0 leaves the set as it is.
+
+    Raises:
+        ValueError: there are not so many training images.
+    """
+    if not count:
+        return dataset
+    kept = len(dataset.train_labels) - count
+    if kept < 1:
+        raise ValueError(
+            f"holdout={count} leaves none of the {len(dataset.train_labels)} training images"
+        )
+    return dataclasses.replace(
+        dataset,
+        name=f"{dataset.name}_holdout",
+        train_images=dataset.train_images[:kept],
+        train_labels=dataset.train_labels[:kept],
+        test_images=dataset.train_images[kept:],
+        test_labels=dataset.train_labels[kept:],
+    )
+
+
 def pad(
     images: UInt8[np.ndarray, "image height width channel"], size: int = 32
 ) -> UInt8[np.ndarray, "image padded_height padded_width channel"]:

@@ -115,9 +115,10 @@ def _load(config: ConfigDict) -> datasets.Dataset:
     loaded: list[datasets.Dataset] = []
 
     def load() -> None:
-        loaded.append(
-            datasets.load(config.dataset, config.data_dir or None, allow_subset=config.allow_subset)
+        whole = datasets.load(
+            config.dataset, config.data_dir or None, allow_subset=config.allow_subset
         )
+        loaded.append(datasets.hold_out(whole, config.holdout))
 
     def check() -> None:
         if loaded[0].sha256 != expected:

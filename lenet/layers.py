@@ -154,7 +154,7 @@ def convolve_patches(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel
 def _affine(
     matrix: Float[Array, "out in"], bias: Float[Array, "out"], shifted: Sequence[Maps]
 ) -> Float[Array, "out columns"]:
-    """matrix patches + bias as one product: the bias is the weight of one more input, which is 1.
+    """Matrix patches + bias as one product: the bias is the weight of one more input, which is 1.
 
     Its gradient is then a column of the matrix's, and takes no sum over the maps of its own.
     """
@@ -172,7 +172,7 @@ def convolve_lax(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel"]) 
 
 
 def convolve(maps: Maps, kernel: Kernel, bias: Float[Array, "out_channel"]) -> Phases:
-    """The same by the one that is fastest: polyphase where its kernels are few beside its patches."""
+    """The same by the faster: polyphase where its kernels are few beside the patches."""
     size, _, in_channel, out_channel = kernel.shape
     _, height, width, batch = maps.shape
     expanded = 4 * out_channel * in_channel * (size + 1) ** 2
@@ -256,7 +256,7 @@ def _normal(key: Key[Array, ""], shape: tuple[int, ...], deviation: Any) -> Arra
 INITIALIZATIONS: dict[str, Callable[..., Array]] = {
     # LeCun et al. 1998, appendix A.
     "uniform_1998": lambda key, shape, fan_in, fan_out: _uniform(key, shape, 2.4 / fan_in),
-    # The same with the root of the fan-in: sums of inputs of size 1 have deviation 1.4 in any layer.
+    # The same with the root of the fan-in: sums of inputs of size 1 then have deviation 1.4.
     "uniform_root_1998": lambda key, shape, fan_in, fan_out: _uniform(
         key, shape, 2.4 / fan_in**0.5
     ),
@@ -341,10 +341,11 @@ class Convolution(nn.Module):
 class Pooling(nn.Module):
     """The activation of a convolution, and the 2x2 pooling that halves its maps.
 
-    `max` and `average` have no parameters. `subsampling` is the paper's (section II.B): the four
-    inputs are summed, multiplied by a trainable `coefficient`, added to a trainable `bias`, and
-    squashed again; where it starts the paper does not say (`COEFFICIENTS`). `stride` is a trainable 2x2 convolution with stride 2 that keeps the number of maps,
-    followed by the activation (Springenberg et al. 2015).
+    `max` and `average` have no parameters. `subsampling` is the paper's
+    (section II.B): the four inputs are summed, multiplied by a trainable `coefficient`, added to a
+    trainable `bias`, and squashed again; where it starts the paper does not say (`COEFFICIENTS`).
+    `stride` is a trainable 2x2 convolution with stride 2 that keeps the number of maps, followed by
+    the activation (Springenberg et al. 2015).
     """
 
     kind: str = "max"

@@ -31,6 +31,7 @@ class Hyperparameters(flax.struct.PyTreeNode):
         damping: mu, added to the curvature that `sdlm` divides by.
         curvature_memory: the share of its running average that the curvature keeps at an estimate.
         rbf_j: j of the loss `rbf_map`.
+        rbf_scale: what the distances count in `rbf_mse` and `rbf_map`.
         translation: of distorted images, in pixels along each axis at most.
         scaling: of distorted images, the logarithm of the factor at most.
         squeezing: likewise, one axis by the factor and the other by its inverse.
@@ -44,10 +45,16 @@ class Hyperparameters(flax.struct.PyTreeNode):
     damping: Any = 0.02
     curvature_memory: Any = 0.0
     rbf_j: Any = 1.0
+    rbf_scale: Any = 1.0
     translation: Any = 0.0
     scaling: Any = 0.0
     squeezing: Any = 0.0
     shear: Any = 0.0
+
+    @property
+    def of_loss(self) -> tuple[Any, Any]:
+        """The arguments of a loss beside the outputs and the labels."""
+        return self.rbf_j, self.rbf_scale
 
     @property
     def distortion(self) -> Distortion:

@@ -102,11 +102,12 @@ def read(workdir: str) -> Run:
 def load_test_images(run: Run) -> UInt8[np.ndarray, "test height width channel"] | str:
     """The run's test images, without padding, or a sentence that says why there are none."""
     try:
-        loaded = data.load(
+        whole = data.load(
             run.config["dataset"],
             run.config.get("data_dir") or None,
             allow_subset=bool(run.config.get("allow_subset")),
         )
+        loaded = data.hold_out(whole, run.config.get("holdout", 0))
     except (OSError, ValueError) as error:
         return f"The data set could not be loaded again: {error}."
     if loaded.sha256 != run.dataset["sha256"]:

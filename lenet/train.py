@@ -113,7 +113,7 @@ def train_step(
 
     def mean_loss(params: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
         outputs = _outputs(state.model, params, batch)
-        losses = LOSSES[state.loss](outputs, batch["label"], hyperparameters.rbf_j) * mask
+        losses = LOSSES[state.loss](outputs, batch["label"], *hyperparameters.of_loss) * mask
         wrong = (outputs.argmax(axis=-1) != batch["label"]) * mask
         sums = {"loss": losses.sum(), "errors": wrong.sum(), "examples": examples}
         return losses.sum() / examples, sums
@@ -131,8 +131,8 @@ def refresh_curvature(
 ) -> TrainState:
     """Estimates anew, on a batch, the curvature that the optimizer `sdlm` divides by.
 
-    It becomes the running average of the estimates so far: `curvature_memory` of the average before,
-    and the rest of the new one ("Efficient BackProp", section 7.1).
+    It becomes the running average of the estimates so far: `curvature_memory` of the average
+    before, and the rest of the new one ("Efficient BackProp", section 7.1).
 
     Args:
         state: a model whose optimizer is `sdlm`.
@@ -140,7 +140,12 @@ def refresh_curvature(
         hyperparameters: those of the loss count.
     """
     found = curvature.diagonal(
-        state.model, state.params, batch["image"], batch["label"], state.loss, hyperparameters.rbf_j
+        state.model,
+        state.params,
+        batch["image"],
+        batch["label"],
+        state.loss,
+        *hyperparameters.of_loss,
     )
     # The first estimate has nothing to be averaged with.
     kept = jnp.where(state.step == 0, 0.0, hyperparameters.curvature_memory)
@@ -169,7 +174,7 @@ def eval_step(
     outputs = _outputs(state.model, state.params, batch)
     numbers = hyperparameters or Hyperparameters()
     return {
-        "loss": LOSSES[state.loss](outputs, batch["label"], numbers.rbf_j),
+        "loss": LOSSES[state.loss](outputs, batch["label"], *numbers.of_loss),
         "prediction": outputs.argmax(axis=-1),
         "probability": jax.nn.softmax(outputs).max(axis=-1),
     }

@@ -365,6 +365,19 @@ def test_split_of_more_than_there_is_names_the_field(train, validation):
         data.split(small_dataset(), train, validation)
 
 
+def test_held_out_training_images_take_the_place_of_the_test_images():
+    whole = small_dataset()
+    held = data.hold_out(whole, 3)
+    assert held.name == "fake_holdout"
+    np.testing.assert_array_equal(held.test_images, whole.train_images[-3:])
+    np.testing.assert_array_equal(held.test_labels, whole.train_labels[-3:])
+    np.testing.assert_array_equal(held.train_images, whole.train_images[:-3])
+    np.testing.assert_array_equal(held.train_labels, whole.train_labels[:-3])
+    assert data.hold_out(whole, 0) is whole
+    with pytest.raises(ValueError, match="holdout=10 leaves none of the 10 training images"):
+        data.hold_out(whole, 10)
+
+
 def test_set_is_split_once():
     part = data.split(small_dataset(), validation_examples=2)
     with pytest.raises(ValueError, match="fake has a validation split already"):

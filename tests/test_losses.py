@@ -42,6 +42,16 @@ def test_the_loss_9_is_the_papers(j):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_distances_may_count_as_means_over_the_units():
+    distances, labels = random_distances()
+    y = distances.astype(np.float64) / 84
+    right = y[np.arange(5), labels]
+    outputs = -jnp.asarray(distances), jnp.asarray(labels)
+    np.testing.assert_allclose(losses.rbf_mse(*outputs, 0.0, 1 / 84), right, rtol=1e-5)
+    expected = right + np.log(np.exp(-0.5) + np.exp(-y).sum(axis=1))
+    np.testing.assert_allclose(losses.rbf_map(*outputs, 0.5, 1 / 84), expected, rtol=1e-5)
+
+
 def test_the_loss_9_tends_to_the_cross_entropy_of_minus_the_distances():
     distances, labels = (jnp.asarray(values) for values in random_distances())
     np.testing.assert_allclose(

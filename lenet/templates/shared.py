@@ -34,6 +34,11 @@ def notices(run: Run) -> tuple[Notice, ...]:
             f"**Not MNIST, but a subset of it**: this run used `mnist_5k`, {sizes} images out of "
             "70,000. Its errors must not be compared with those published for MNIST."
         )
+    if run.config.get("holdout"):
+        found.append(
+            "**The test images were not used**: what is called a test error here is of "
+            f"{run.config['holdout']:,} training images that were held out (`holdout`)."
+        )
     if run.config.get("train_examples"):
         found.append(
             "**Trained on a part of the data**: the first "
