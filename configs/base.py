@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     # Several trials. From the command line: --config.sweep.seed='(0,1,2)'.
     config.sweep = ConfigDict()  # field -> values: their product is run
     config.variants = ConfigDict()  # name -> {field: value}: each is crossed with the sweep
-    config.tune = ()  # fields of the sweep to choose per variant, on the validation images
+    config.tune = ()  # fields to choose per variant, on the validation images; their values are
+    # those of the sweep, or a tuple of the variant's own: {"learning_rate": (1e-4, 3e-4)}
     config.tune_seeds = (1000, 1001)  # the seeds to choose them with
     return config

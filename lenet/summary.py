@@ -121,10 +121,7 @@ def summarize(
             }
             for outcome in final
         ],
-        "variants": [
-            _variant(name, list(errors[name].values()), final, chosen.get(name, {}))
-            for name in models
-        ],
+        "variants": [_variant(name, list(errors[name].values()), final) for name in models],
         "comparisons": compare_variants(errors),
         "effects": factor_effects(factors),
         "tuning": _tuning(tuning, chosen),
@@ -132,18 +129,16 @@ def summarize(
     }
 
 
-def _variant(
-    name: str, errors: list[float], final: Sequence[Outcome], tuned: Values
-) -> dict[str, Any]:
+def _variant(name: str, errors: list[float], final: Sequence[Outcome]) -> dict[str, Any]:
     mean, interval = mean_interval(errors) if errors else (None, None)
-    seeds = sum(outcome.trial.variant == name for outcome in final)
+    own = [outcome.trial for outcome in final if outcome.trial.variant == name]
     return {
         "name": name,
         "n": len(errors),
         "test_error_mean": mean,
         "test_error_ci95": interval,
-        "tuned": dict(tuned),
-        "diverged": seeds - len(errors),
+        "tuned": dict(own[0].tuned),
+        "diverged": len(own) - len(errors),
     }
 
 

@@ -1,10 +1,12 @@
 """From a config to trials, and from trials to populations.
 
 A trial is one fully resolved config. `config.sweep` maps fields to values, of which the product is
-run; `config.variants` maps names to overrides, each crossed with the sweep. Fields of the sweep
-that `config.tune` names are tuned: every variant is first trained with each of their values, on the
-seeds `config.tune_seeds` and with `config.validation_examples` held out; the values with the least
-mean validation error are then trained on all training images, on the seeds of the sweep.
+run; `config.variants` maps names to overrides, each crossed with the sweep. Fields that
+`config.tune` names are tuned: every variant is first trained with each of their values, those of
+the sweep or a tuple of its own, on the seeds `config.tune_seeds` and with
+`config.validation_examples` held out; the values with the least mean validation error are then
+trained on all training images, on the seeds of the sweep. A variant with one value has no choice,
+and is not trained to make it.
 
 Trials that differ only in TRACED fields, which are inputs of the compiled program, train together
 as one population.
@@ -171,11 +173,16 @@ Values = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A variant to train with one seed, all but the values of its tuned fields."""
+    """A variant to train with one seed, all but the values of its tuned fields.
+
+    Attributes:
+        settings: the combinations of tuned values to choose from; one empty one if none are tuned.
+    """
 
     variant: str
     seed: int
     overrides: Values
+    settings: tuple[Values, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,49 +192,42 @@ class Plan:
     Attributes:
         base: every field, before any override.
         cells: the trials to report, in order.
-        settings: the combinations of tuned values to choose from; one empty one if none are tuned.
+        tune: the fields whose values are tuned.
         tune_seeds: the seeds to choose them with.
     """
 
     base: Values
     cells: tuple[Cell, ...]
-    settings: tuple[Values, ...]
+    tune: tuple[str, ...]
     tune_seeds: tuple[int, ...]
 
     @property
     def tuning(self) -> tuple[Trial, ...]:
-        """The trials that choose the tuned values; none if nothing is tuned."""
-        if self.settings == ({},):
-            return ()
-        variants = {cell.variant: cell.overrides for cell in self.cells}
+        """The trials that choose the tuned values, of each variant that has a choice."""
+        variants = {cell.variant: cell for cell in self.cells if len(cell.settings) > 1}
         return tuple(
-            self._trial(variant, seed, overrides, setting, "tune")
-            for variant, overrides in variants.items()
-            for setting in self.settings
+            self._trial(cell, seed, setting, "tune")
+            for cell in variants.values()
+            for setting in cell.settings
             for seed in self.tune_seeds
         )
 
     def final(self, chosen: Mapping[str, Values]) -> tuple[Trial, ...]:
-        """The trials to report, given the tuned values of each variant."""
+        """The trials to report, given the tuned values of each variant, or with its first."""
         return tuple(
-            self._trial(
-                cell.variant, cell.seed, cell.overrides, chosen.get(cell.variant, {}), "final"
-            )
+            self._trial(cell, cell.seed, chosen.get(cell.variant, cell.settings[0]), "final")
             for cell in self.cells
         )
 
-    def _trial(
-        self, variant: str, seed: int, overrides: Values, setting: Values, stage: str
-    ) -> Trial:
-        fields = {**self.base, **overrides, **setting, "seed": seed}
-        name = variant
+    def _trial(self, cell: Cell, seed: int, setting: Values, stage: str) -> Trial:
+        fields = {**self.base, **cell.overrides, **setting, "seed": seed}
+        name = cell.variant
         if stage == "tune":
-            name = ",".join([f"tune/{variant}", *(f"{k}={v}" for k, v in setting.items())])
-        elif self.settings != ({},):
+            name = ",".join([f"tune/{name}", *(f"{k}={v}" for k, v in setting.items())])
+        elif self.tune:
             fields["validation_examples"] = 0
-        return Trial(
-            f"{name}/seed={seed}", variant, stage, {**overrides, "seed": seed}, setting, fields
-        )
+        overrides = {**cell.overrides, "seed": seed}
+        return Trial(f"{name}/seed={seed}", cell.variant, stage, overrides, setting, fields)
 
 
 def plan(config: ConfigDict, name: str) -> Plan:
@@ -248,13 +248,16 @@ def plan(config: ConfigDict, name: str) -> Plan:
     for field, value in base.items():
         FIELDS[field](field, value)
     sweep = {field: _values(field, values) for field, values in config.sweep.items()}
+    tune = _plain(config.tune)
+    if not isinstance(tune, tuple):
+        raise ValueError(f"tune={tune!r} must be a list of fields")
     variants = {
-        variant: _overrides(variant, overrides, sweep)
+        variant: _overrides(variant, overrides, sweep, tune, base)
         for variant, overrides in config.variants.items()
-    }
-    tune = _tuned(config, sweep)
+    } or {"": {}}
+    _check_tuning(config, tune, sweep, variants)
     seeds = sweep.pop("seed", (base["seed"],))
-    settings = _product({field: sweep.pop(field) for field in tune})
+    common = {field: sweep.pop(field) for field in tune if field in sweep}
     planned = Plan(
         base,
         tuple(
@@ -262,13 +265,14 @@ def plan(config: ConfigDict, name: str) -> Plan:
                 ",".join([*([variant] if variant else []), *(f"{k}={v}" for k, v in swept.items())])
                 or name,
                 seed,
-                {**overrides, **swept},
+                {**{field: v for field, v in overrides.items() if field not in tune}, **swept},
+                _product({field: overrides.get(field) or common[field] for field in tune}),
             )
-            for variant, overrides in (variants or {"": {}}).items()
+            for variant, overrides in variants.items()
             for swept in _product(sweep)
             for seed in seeds
         ),
-        settings,
+        tune,
         tuple(config.tune_seeds),
     )
     for trial in (*planned.tuning, *planned.final({})):
@@ -329,7 +333,7 @@ def extends(held: Plan, wanted: Plan) -> bool:
     """Whether a plan is another one with trials added, and nothing else changed."""
     return (
         held.base == wanted.base
-        and held.settings == wanted.settings
+        and held.tune == wanted.tune
         and held.tune_seeds == wanted.tune_seeds
         and all(cell in wanted.cells for cell in held.cells)
     )
@@ -353,43 +357,77 @@ def _sweepable(field: str, where: str) -> None:
         )
 
 
-def _values(field: str, values: Any) -> tuple[Any, ...]:
-    _sweepable(field, "sweep")
+def _values(field: str, values: Any, where: str = "sweep") -> tuple[Any, ...]:
+    _sweepable(field, where)
     if isinstance(values, str) or not isinstance(values, tuple | list) or not values:
-        raise ValueError(f"sweep.{field}={values!r} must be a list of one or more values")
+        raise ValueError(f"{where}.{field}={values!r} must be a list of one or more values")
     if len({repr(value) for value in values}) < len(values):
-        raise ValueError(f"sweep.{field}={values!r} names a value twice")
+        raise ValueError(f"{where}.{field}={values!r} names a value twice")
     plain = tuple(_plain(value) for value in values)
     for value in plain:
-        FIELDS[field](f"sweep.{field}", value)
+        FIELDS[field](f"{where}.{field}", value)
     return plain
 
 
-def _overrides(variant: str, overrides: Any, sweep: Mapping[str, Any]) -> dict[str, Any]:
+def _overrides(
+    variant: str,
+    overrides: Any,
+    sweep: Mapping[str, Any],
+    tune: Sequence[str],
+    base: Values,
+) -> dict[str, Any]:
+    """The value of each field of a variant; of a field that is tuned, a tuple of its values."""
+    where = f"variants.{variant}"
     if not isinstance(overrides, ConfigDict | dict):
-        raise ValueError(f"variants.{variant}={overrides!r} must map fields to values")
+        raise ValueError(f"{where}={overrides!r} must map fields to values")
     plain = {field: _plain(value) for field, value in overrides.items()}
     for field, value in plain.items():
-        _sweepable(field, f"variants.{variant}")
+        _sweepable(field, where)
         if field == "seed":
-            raise ValueError(f"variants.{variant}.seed: seeds are swept, with sweep.seed")
+            raise ValueError(f"{where}.seed: seeds are swept, with sweep.seed")
+        several = _several(value, base[field])
+        if field in tune:
+            plain[field] = _values(field, value if several else (value,), where)
+            continue
         if field in sweep:
             raise ValueError(
-                f"variants.{variant}.{field}: {field} is swept as well; take it out of one of them"
+                f"{where}.{field}: {field} is swept as well; take it out of one of them"
             )
-        FIELDS[field](f"variants.{variant}.{field}", value)
+        if several:
+            raise ValueError(
+                f"{where}.{field}={value!r} has several values; to choose one of them, name "
+                f"{field} in tune"
+            )
+        FIELDS[field](f"{where}.{field}", value)
     return plain
 
 
-def _tuned(config: ConfigDict, sweep: Mapping[str, Any]) -> tuple[str, ...]:
-    tune, seeds = _plain(config.tune), _plain(config.tune_seeds)
-    if not isinstance(tune, tuple):
-        raise ValueError(f"tune={tune!r} must be a list of fields of the sweep")
+def _several(value: Any, single: Any) -> bool:
+    """Whether a value is a tuple of values of a field; one value of `widths` is a tuple too."""
+    if not isinstance(value, tuple):
+        return False
+    return not isinstance(single, tuple) or all(isinstance(each, tuple | list) for each in value)
+
+
+def _check_tuning(
+    config: ConfigDict,
+    tune: Sequence[str],
+    sweep: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+) -> None:
     for field in tune:
-        if field not in sweep or field == "seed":
+        lacking = [variant for variant, overrides in variants.items() if field not in overrides]
+        if field == "seed" or (field not in sweep and lacking == [""]):
             swept = ", ".join(key for key in sweep if key != "seed") or "nothing but seeds"
             raise ValueError(f"tune={field!r} is not swept; the sweep has: {swept}")
+        _sweepable(field, "tune")
+        if field not in sweep and lacking:
+            raise ValueError(
+                f"variants.{lacking[0]} lacks values of {field}, which tune names and the sweep "
+                f"has not; give it variants.{lacking[0]}.{field}, or all variants sweep.{field}"
+            )
     if tune:
+        seeds = _plain(config.tune_seeds)
         if not (isinstance(seeds, tuple) and seeds):
             raise ValueError(f"tune_seeds={seeds!r} must be a list of one or more seeds")
         for seed in seeds:
@@ -404,4 +442,3 @@ def _tuned(config: ConfigDict, sweep: Mapping[str, Any]) -> tuple[str, ...]:
             raise ValueError(
                 "tune needs validation images to choose on: set validation_examples, to 10000 say"
             )
-    return tune

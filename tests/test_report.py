@@ -486,6 +486,24 @@ def test_a_variant_is_summed_up_in_a_sentence(variant, expected):
     assert run.sentence(summary, {"name": "a", "tuned": {}, **fields}) == expected
 
 
+def test_a_tuned_value_without_a_choice_is_said_to_be_given():
+    tuning = [
+        {"variant": "a", "overrides": {"learning_rate": rate, "momentum": 0.9}}
+        for rate in (0.1, 0.2)
+    ]
+    summary = {"dataset": {"test_examples": 100}, "tuning": tuning}
+    variant = {"n": 1, "test_error_mean": 0.5, "test_error_ci95": None, "diverged": 0}
+    ended = []
+    for name in ("a", "b"):
+        tuned = {"learning_rate": 0.1, "momentum": 0.9}
+        sentence = run.sentence(summary, {**variant, "name": name, "tuned": tuned}, "shown")
+        ended.append(sentence.removeprefix("shown: test error 50.00 % (50 of 100 images, one "))
+    assert ended == [
+        "seed); tuned: learning rate 0.1, momentum 0.9 (given)",
+        "seed); tuned: learning rate 0.1 (given), momentum 0.9 (given)",
+    ]
+
+
 @pytest.mark.parametrize("name", report.FILES)
 def test_a_missing_file_is_named(tmp_path, name):
     workdir = one_run(tmp_path)

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import json
 import pathlib
 
 import pytest
@@ -198,6 +199,127 @@ def test_the_least_mean_validation_error_is_chosen_and_divergence_counts_as_all_
 def test_a_wrong_tuning_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         sweep.plan(tuned(**fields), "x")
+
+
+def own_values(**variants):
+    return config(
+        {"seed": (0, 1)},
+        variants or {"adam": {"learning_rate": (0.1, 0.2)}, "sgd": {"learning_rate": (1, 2, 3)}},
+        tune=("learning_rate",),
+        tune_seeds=(7,),
+        validation_examples=100,
+    )
+
+
+def tried(plan):
+    found = {}
+    for trial in plan.tuning:
+        found.setdefault(trial.variant, []).append(tuple(trial.tuned.values()))
+    return found
+
+
+def test_a_variant_chooses_from_values_of_its_own():
+    plan = sweep.plan(own_values(), "x")
+    assert tried(plan) == {"adam": [(0.1,), (0.2,)], "sgd": [(1,), (2,), (3,)]}
+    assert {trial.id for trial in plan.tuning if trial.variant == "adam"} == {
+        "tune/adam,learning_rate=0.1/seed=7",
+        "tune/adam,learning_rate=0.2/seed=7",
+    }
+    errors = {trial.id: trial.tuned["learning_rate"] / 10 for trial in plan.tuning}
+    chosen = sweep.choose(plan.tuning, errors)
+    assert chosen == {"adam": {"learning_rate": 0.1}, "sgd": {"learning_rate": 1}}
+    assert [trial.fields["learning_rate"] for trial in plan.final(chosen)] == [0.1, 0.1, 1, 1]
+    assert [trial.id for trial in plan.final(chosen)][:2] == ["adam/seed=0", "adam/seed=1"]
+
+
+def test_a_variants_own_values_replace_those_of_the_sweep_and_are_no_factor():
+    made = own_values(adam={"learning_rate": (0.1, 0.2)}, sgd={"optimizer": "sgd"})
+    made.sweep.learning_rate = (1, 2, 3)
+    made.sweep.pooling = ("max", "average")
+    plan = sweep.plan(made, "x")
+    assert tried(plan) == {
+        "adam,pooling=max": [(0.1,), (0.2,)],
+        "adam,pooling=average": [(0.1,), (0.2,)],
+        "sgd,pooling=max": [(1,), (2,), (3,)],
+        "sgd,pooling=average": [(1,), (2,), (3,)],
+    }
+    assert plan.final({})[0].overrides == {"pooling": "max", "seed": 0}
+
+
+@pytest.mark.parametrize("one", [0.5, (0.5,)])
+def test_what_has_one_value_has_nothing_to_choose_and_is_not_trained_for_it(one):
+    plan = sweep.plan(own_values(a={"learning_rate": one}, b={"learning_rate": (1, 2)}), "x")
+    assert set(tried(plan)) == {"b"}
+    first = plan.final({"b": {"learning_rate": 2}})[0]
+    assert (first.fields["learning_rate"], first.tuned) == (0.5, {"learning_rate": 0.5})
+    # It is trained on as many images as those that had a choice.
+    assert first.fields["validation_examples"] == 0
+    alone = sweep.plan(own_values(a={"learning_rate": one}), "x")
+    assert not alone.tuning
+    assert alone.final({})[0].fields["validation_examples"] == 0
+
+
+def test_of_two_tuned_fields_a_variant_may_give_one():
+    made = own_values(a={"learning_rate": 0.5, "momentum": (0.8, 0.9)}, b={"momentum": 0.7})
+    made.tune = ("learning_rate", "momentum")
+    made.sweep.learning_rate = (1, 2)
+    assert tried(sweep.plan(made, "x")) == {
+        "a": [(0.5, 0.8), (0.5, 0.9)],
+        "b": [(1, 0.7), (2, 0.7)],
+    }
+
+
+def test_one_value_of_the_widths_is_a_tuple_and_several_are_tuples_of_them():
+    one, other = (6, 16, 120, 84), (12, 32, 120, 84)
+    made = own_values(a={"widths": one}, b={"widths": [list(one), other]})
+    made.tune = ("widths",)
+    plan = sweep.plan(made, "x")
+    assert tried(plan) == {"b": [(one,), (other,)]}
+    assert plan.final({"b": {"widths": other}})[0].fields["widths"] == one
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        (
+            {"a": {"learning_rate": (0.1, 0.2)}, "b": {"optimizer": "sgd"}},
+            "variants.b lacks values of learning_rate, which tune names and the sweep has not; "
+            "give it variants.b.learning_rate, or all variants sweep.learning_rate",
+        ),
+        ({"a": {"learning_rate": ()}}, r"variants.a.learning_rate=\(\) must be a list of one or"),
+        (
+            {"a": {"learning_rate": (1, 1)}},
+            r"variants.a.learning_rate=\(1, 1\) names a value twice",
+        ),
+        ({"a": {"learning_rate": (1, -1)}}, "variants.a.learning_rate=-1 must be a number"),
+        (
+            {"a": {"learning_rate": 1, "momentum": (0.8, 0.9)}},
+            r"variants.a.momentum=\(0.8, 0.9\) has several values; to choose one of them, name "
+            "momentum in tune",
+        ),
+        (
+            {"a": {"learning_rate": 1, "widths": (6, 16)}},
+            r"variants.a.widths=\(6, 16\) must be four",
+        ),
+    ],
+)
+def test_wrong_values_of_a_variants_own_are_refused(variants, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.plan(own_values(**variants), "x")
+
+
+def test_a_plan_with_values_of_its_variants_own_can_be_extended():
+    variants = {"a": {"learning_rate": (0.1, 0.2)}, "b": {"learning_rate": 0.5}}
+
+    def plan(seeds=(0, 1), **changed):
+        made = own_values(**{**variants, **changed})
+        made.sweep.seed = seeds
+        return sweep.plan(ConfigDict(json.loads(made.to_json())), "x")
+
+    assert sweep.extends(plan(), plan((0, 1, 2)))
+    assert sweep.extends(plan(), plan(c={"learning_rate": (0.3, 0.4)}))
+    assert not sweep.extends(plan(), plan(a={"learning_rate": (0.1, 0.3)}))
+    assert not sweep.extends(plan(), plan(b={"learning_rate": (0.5, 0.6)}))
 
 
 def test_populations_that_were_begun_stay_and_only_new_trials_are_grouped():

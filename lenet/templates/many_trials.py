@@ -25,9 +25,9 @@ from lenet.templates.run import (
     number,
     pair,
     percent,
-    phrase,
     plural,
     sentence,
+    tuned_phrases,
 )
 
 MAX_SENTENCES = 6
@@ -252,7 +252,7 @@ def _variants(run: Run) -> Block:
     rows = []
     for variant in variants:
         low, high = variant["test_error_ci95"] or (None, None)
-        settings = ", ".join(phrase(*item) for item in (variant.get("tuned") or {}).items())
+        settings = ", ".join(tuned_phrases(run.summary, variant))
         rows.append(
             (
                 run.labels[variant["name"]],
@@ -269,4 +269,4 @@ def _variants(run: Run) -> Block:
 
 def _variant_sentence(run: Run, variant: Fields) -> str:
     label = run.labels[variant["name"]]
-    return f"**{label}**" + sentence(run.summary, {**variant, "name": label})[len(label) :]
+    return f"**{label}**" + sentence(run.summary, variant, label)[len(label) :]

@@ -128,9 +128,10 @@ def wilson_interval(errors: int, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def sentence(summary: Fields, variant: Fields) -> str:
-    """What a run found out about one of its variants, in one line."""
-    name, count, lost = variant["name"], variant["n"], variant["diverged"]
+def sentence(summary: Fields, variant: Fields, name: str = "") -> str:
+    """What a run found out about one of its variants, in one line that begins with its name."""
+    name = name or variant["name"]
+    count, lost = variant["n"], variant["diverged"]
     if variant["test_error_mean"] is None or not count:
         return f"{name}: diverged, {lost} of {plural(count + lost, 'trial')}"
     images = summary["dataset"]["test_examples"]
@@ -146,10 +147,19 @@ def sentence(summary: Fields, variant: Fields) -> str:
             f"{name}: mean test error {error} "
             f"(95 % interval {percent(low)} to {percent(high)}, n = {count} seeds)"
         )
-    tuned = [phrase(field, value) for field, value in (variant.get("tuned") or {}).items()]
+    tuned = tuned_phrases(summary, variant)
     more = [f"tuned: {', '.join(tuned)}"] if tuned else []
     more += [f"{plural(lost, 'more seed')} diverged"] if lost else []
     return "; ".join([text, *more])
+
+
+def tuned_phrases(summary: Fields, variant: Fields) -> list[str]:
+    """The tuned values of a variant as one speaks of them, marked where there was no choice."""
+    tried = [e["overrides"] for e in summary.get("tuning") or () if e["variant"] == variant["name"]]
+    return [
+        phrase(field, value) + ("" if any(e[field] != value for e in tried) else " (given)")
+        for field, value in (variant.get("tuned") or {}).items()
+    ]
 
 
 def phrase(field: str, value: Any) -> str:

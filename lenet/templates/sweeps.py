@@ -159,7 +159,7 @@ def tuning(run: Run) -> Section | None:
             f"The {names} of each variant is the one with the lowest mean validation error. The "
             "test images had no part in it: the chosen value was then trained again, with other "
             "seeds and the validation images among the training images, and only that is reported "
-            "above."
+            f"above.{_without_choice(run, entries)}"
         )
     ]
     if edges := _edges(run, entries, fields):
@@ -239,12 +239,21 @@ def _edges(run: Run, entries: Sequence[Fields], fields: Sequence[str]) -> str:
             ]
             value = entry["overrides"][field]
             ends = (min(tried), max(tried)) if all(map(_is_number, tried)) else ()
-            if entry["chosen"] and len(set(tried)) > 1 and value in ends:
+            if entry["chosen"] and ends and ends[0] < ends[1] and value in ends:
                 end = "smallest" if value == ends[0] else "greatest"
                 found.append(f"{_label(run, entry['variant'])} ({phrase(field, value)}, the {end})")
     if not found:
         return ""
     return f"**At the edge of what was tried**: {'; '.join(found)}. A better value may lie beyond."
+
+
+def _without_choice(run: Run, entries: Sequence[Fields]) -> str:
+    """A sentence on the variants that were given their values."""
+    choosing = {entry["variant"] for entry in entries}
+    given = [label for name, label in run.labels.items() if name not in choosing]
+    if not given:
+        return ""
+    return f" With one value there was nothing to choose for: {'; '.join(given)}."
 
 
 def time(run: Run) -> Section | None:
