@@ -57,8 +57,10 @@ def get_config() -> ConfigDict:
     config.checkpoints_to_keep = 3
 
     # Several trials. From the command line: --config.sweep.seed='(0,1,2)'.
-    config.sweep = ConfigDict()  # field -> values: their product is run
-    config.variants = ConfigDict()  # name -> {field: value}: each is crossed with the sweep
+    config.sweep = ConfigDict(sort_keys=False)  # field -> values: their product is run
+    config.variants = ConfigDict(
+        sort_keys=False
+    )  # name -> {field: value}: each is crossed with the sweep
     config.tune = ()  # fields to choose per variant, on the validation images; their values are
     # those of the sweep, or a tuple of the variant's own: {"learning_rate": (1e-4, 3e-4)}
     config.tune_seeds = (1000, 1001)  # the seeds to choose them with

@@ -8,6 +8,8 @@ the sweep or a tuple of its own, on the seeds `config.tune_seeds` and with
 trained on all training images, on the seeds of the sweep. A variant with one value has no choice,
 and is not trained to make it.
 
+Variants and swept values come in the order in which the config declares them.
+
 Trials that differ only in TRACED fields, which are inputs of the compiled program, train together
 as one population.
 """
@@ -262,8 +264,7 @@ def plan(config: ConfigDict, name: str) -> Plan:
         base,
         tuple(
             Cell(
-                ",".join([*([variant] if variant else []), *(f"{k}={v}" for k, v in swept.items())])
-                or name,
+                _named(variant, swept) or name,
                 seed,
                 {**{field: v for field, v in overrides.items() if field not in tune}, **swept},
                 _product({field: overrides.get(field) or common[field] for field in tune}),
@@ -341,6 +342,11 @@ def extends(held: Plan, wanted: Plan) -> bool:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _named(variant: str, swept: Values) -> str:
+    """The name of a variant with swept values: the same in whatever order these are declared."""
+    return ",".join([*([variant] if variant else []), *(f"{k}={swept[k]}" for k in sorted(swept))])
 
 
 def _product(values: Mapping[str, tuple[Any, ...]]) -> tuple[Values, ...]:

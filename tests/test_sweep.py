@@ -142,6 +142,31 @@ def test_variants_are_crossed_with_the_sweep():
     assert by_id["now,batch_size=16/seed=1"].fields["pooling"] == "max"
 
 
+def declared(*fields):
+    made = base.get_config()
+    for name in ("z", "a"):
+        made.variants[name] = {}
+    for field in fields:
+        made.sweep[field] = {"pooling": ("max", "average"), "head": ("gap", "dense")}[field]
+    return sweep.plan(made, "x")
+
+
+def test_variants_and_swept_fields_come_in_the_order_they_are_declared():
+    variants = [cell.variant for cell in declared("pooling", "head").cells]
+    assert variants == [
+        "z,head=gap,pooling=max",
+        "z,head=dense,pooling=max",
+        "z,head=gap,pooling=average",
+        "z,head=dense,pooling=average",
+        *(name.replace("z,", "a,") for name in variants[:4]),
+    ]
+    assert list(declared("pooling", "head").final({})[0].overrides) == ["pooling", "head", "seed"]
+
+
+def test_what_is_declared_in_another_order_is_the_same_run():
+    assert sweep.extends(declared("pooling", "head"), declared("head", "pooling"))
+
+
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
