@@ -56,12 +56,13 @@ def get_config() -> ConfigDict:
     config.members_at_once = 0  # models a device trains together; 0: one on a CPU, all on a GPU
     config.checkpoints_to_keep = 3
 
-    # Several trials. From the command line: --config.sweep.seed='(0,1,2)'.
+    # Several trials, in the order they are declared in. From the command line:
+    # --config.sweep.seed='(0,1,2)'.
     config.sweep = ConfigDict(sort_keys=False)  # field -> values: their product is run
-    config.variants = ConfigDict(
-        sort_keys=False
-    )  # name -> {field: value}: each is crossed with the sweep
-    config.tune = ()  # fields to choose per variant, on the validation images; their values are
-    # those of the sweep, or a tuple of the variant's own: {"learning_rate": (1e-4, 3e-4)}
+    config.variants = ConfigDict(sort_keys=False)  # name -> {field: value}: crossed with the sweep
+    config.tune = ()  # fields to choose per variant, on the validation images, from the values of
+    # the sweep or from a tuple of the variant's own: {"learning_rate": (1e-4, 3e-4)}
     config.tune_seeds = (1000, 1001)  # the seeds to choose them with
+    config.path = ()  # variants in order: each is compared with the one before it
+    config.references = ConfigDict(sort_keys=False)  # variant -> variants, each compared with it
     return config

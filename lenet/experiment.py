@@ -193,7 +193,16 @@ def _conclude(
     tuning = summaries.outcomes(plan.tuning, tuned)
     final = summaries.outcomes(plan.final(chosen), results)
     first_steps = [r.first_step for r in (*tuned, *results) if r.first_step >= began]
-    summary = summaries.summarize(final, tuning, chosen, [*tuned, *results], described, networks)
+    summary = summaries.summarize(
+        final,
+        tuning,
+        chosen,
+        [*tuned, *results],
+        described,
+        networks,
+        plan.path,
+        plan.references,
+    )
     summary["command"] = command
     summary["timing"] |= {
         "total_seconds": time.time() - began,

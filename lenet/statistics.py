@@ -117,17 +117,42 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def compare_variants(errors: Mapping[str, Mapping[int, float]]) -> list[dict[str, Any]]:
-    """Every pair of variants, compared over the seeds that both have; Holm's family is all pairs.
+    """`compare_pairs` of every pair of variants."""
+    return compare_pairs(errors, tuple(itertools.combinations(errors, 2)))
+
+
+def compare_path(
+    errors: Mapping[str, Mapping[int, float]], path: Sequence[str]
+) -> dict[str, Any] | None:
+    """`compare_pairs` of each variant of a path, as a, with the one before it, as b.
+
+    Returns:
+        `steps`, in their order, and `whole`: the last compared with the first, a test that stands
+        alone and has no `p_value_holm`. None without a path.
+    """
+    if not path:
+        return None
+    (whole,) = compare_pairs(errors, [(path[-1], path[0])])
+    del whole["p_value_holm"]
+    steps = [(after, before) for before, after in itertools.pairwise(path)]
+    return {"steps": compare_pairs(errors, steps), "whole": whole}
+
+
+def compare_pairs(
+    errors: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Pairs of variants, compared over the seeds that both have; Holm's family is these pairs.
 
     Args:
         errors: of each variant the error of each seed that did not diverge.
+        pairs: which to compare.
 
     Returns:
         Of each pair `a`, `b`, `difference` (the mean of a minus b), `ci95`, `p_value`,
         `p_value_holm`, `n`, `method` and `dropped`: how many seeds only one of the two has.
     """
     found = []
-    for a, b in itertools.combinations(errors, 2):
+    for a, b in pairs:
         seeds = sorted(errors[a].keys() & errors[b].keys())
         compared = paired_comparison(
             [errors[a][seed] for seed in seeds], [errors[b][seed] for seed in seeds]

@@ -11,7 +11,13 @@ import numpy as np
 
 from lenet.model import ModelSummary
 from lenet.population import PARTS, Result, finite
-from lenet.statistics import compare_variants, factor_effects, mean_interval
+from lenet.statistics import (
+    compare_pairs,
+    compare_path,
+    compare_variants,
+    factor_effects,
+    mean_interval,
+)
 from lenet.sweep import Trial, Values
 
 
@@ -65,6 +71,8 @@ def summarize(
     results: Sequence[Result],
     dataset: Mapping[str, Any],
     models: Mapping[str, ModelSummary],
+    path: Sequence[str] = (),
+    references: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Everything of a summary but the command and the clock.
 
@@ -75,6 +83,8 @@ def summarize(
         results: of all populations, for their times.
         dataset: what `dataset.json` says.
         models: the network of each variant.
+        path: variants, each to be compared with the one before it.
+        references: of a variant, those to be compared with it.
     """
     trained = sum(result.train_seconds for result in results)
     epochs = sum(outcome.trial.fields["num_epochs"] for outcome in (*final, *tuning))
@@ -82,6 +92,11 @@ def summarize(
     errors: dict[str, dict[int, float]] = {variant: {} for variant in models}
     for outcome in done:
         errors[outcome.trial.variant][outcome.trial.seed] = outcome.error["test"] or 0.0
+    seconds = {
+        str(name): result.train_seconds / len(result.ids)
+        for result in results
+        for name in result.ids
+    }
     factors = [
         (
             outcome.trial.overrides,
@@ -121,15 +136,25 @@ def summarize(
             }
             for outcome in final
         ],
-        "variants": [_variant(name, list(errors[name].values()), final) for name in models],
+        "variants": [
+            _variant(name, list(errors[name].values()), final, seconds) for name in models
+        ],
         "comparisons": compare_variants(errors),
+        "path": compare_path(errors, path),
+        "references": {
+            reference: compare_pairs(errors, [(variant, reference) for variant in compared])
+            for reference, compared in (references or {}).items()
+        },
         "effects": factor_effects(factors),
         "tuning": _tuning(tuning, chosen),
         "models": {variant: dataclasses.asdict(model) for variant, model in models.items()},
     }
 
 
-def _variant(name: str, errors: list[float], final: Sequence[Outcome]) -> dict[str, Any]:
+def _variant(
+    name: str, errors: list[float], final: Sequence[Outcome], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What one variant came to; `seconds` is each trial's equal share of its population's time."""
     mean, interval = mean_interval(errors) if errors else (None, None)
     own = [outcome.trial for outcome in final if outcome.trial.variant == name]
     return {
@@ -139,6 +164,7 @@ def _variant(name: str, errors: list[float], final: Sequence[Outcome]) -> dict[s
         "test_error_ci95": interval,
         "tuned": dict(own[0].tuned),
         "diverged": len(own) - len(errors),
+        "train_seconds": float(np.mean([seconds[trial.id] for trial in own])),
     }
 
 

@@ -48,6 +48,8 @@ TRACED = (
 ORDERS = {"fresh": True, "constant": False}
 # Fields that say what to run, not how one trial is trained.
 DECLARING = ("sweep", "variants", "tune", "tune_seeds")
+# Fields that say what to compare; a run without them compares no less than every pair.
+COMPARING = ("path", "references")
 # Fields of the whole run, which has one data set.
 SHARED = (
     "dataset",
@@ -196,12 +198,16 @@ class Plan:
         cells: the trials to report, in order.
         tune: the fields whose values are tuned.
         tune_seeds: the seeds to choose them with.
+        path: variants, each to be compared with the one before it.
+        references: of a variant, those to be compared with it.
     """
 
     base: Values
     cells: tuple[Cell, ...]
     tune: tuple[str, ...]
     tune_seeds: tuple[int, ...]
+    path: tuple[str, ...]
+    references: Mapping[str, tuple[str, ...]]
 
     @property
     def tuning(self) -> tuple[Trial, ...]:
@@ -239,7 +245,7 @@ def plan(config: ConfigDict, name: str) -> Plan:
         ValueError: if a field or a value is not valid, naming it and what is.
     """
     for field in config:
-        if field not in FIELDS and field not in DECLARING:
+        if field not in FIELDS and field not in (*DECLARING, *COMPARING):
             near = difflib.get_close_matches(field, FIELDS, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(f"{field!r} is not a field{hint}; the fields are: {', '.join(FIELDS)}")
@@ -260,21 +266,25 @@ def plan(config: ConfigDict, name: str) -> Plan:
     _check_tuning(config, tune, sweep, variants)
     seeds = sweep.pop("seed", (base["seed"],))
     common = {field: sweep.pop(field) for field in tune if field in sweep}
+    cells = tuple(
+        Cell(
+            _named(variant, swept) or name,
+            seed,
+            {**{field: v for field, v in overrides.items() if field not in tune}, **swept},
+            _product({field: overrides.get(field) or common[field] for field in tune}),
+        )
+        for variant, overrides in variants.items()
+        for swept in _product(sweep)
+        for seed in seeds
+    )
+    names = tuple(dict.fromkeys(cell.variant for cell in cells))
     planned = Plan(
         base,
-        tuple(
-            Cell(
-                _named(variant, swept) or name,
-                seed,
-                {**{field: v for field, v in overrides.items() if field not in tune}, **swept},
-                _product({field: overrides.get(field) or common[field] for field in tune}),
-            )
-            for variant, overrides in variants.items()
-            for swept in _product(sweep)
-            for seed in seeds
-        ),
+        cells,
         tune,
         tuple(config.tune_seeds),
+        _path(config.get("path", ()), names),
+        _references(config.get("references", {}), names),
     )
     for trial in (*planned.tuning, *planned.final({})):
         model.create(trial.config, classes=2)
@@ -331,7 +341,7 @@ def populations(
 
 
 def extends(held: Plan, wanted: Plan) -> bool:
-    """Whether a plan is another one with trials added, and nothing else changed."""
+    """Whether a plan is another one with trials or comparisons added, and trains the rest alike."""
     return (
         held.base == wanted.base
         and held.tune == wanted.tune
@@ -448,3 +458,39 @@ def _check_tuning(
             raise ValueError(
                 "tune needs validation images to choose on: set validation_examples, to 10000 say"
             )
+
+
+def _path(value: Any, names: Sequence[str]) -> tuple[str, ...]:
+    return _named_variants("path", value, names, 2) if value else ()
+
+
+def _references(value: Any, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, ConfigDict | dict):
+        raise ValueError(f"references={value!r} must map a variant to a list of variants")
+    found = {}
+    for reference, compared in value.items():
+        where = f"references.{reference}"
+        _named_variants("references", (reference,), names)
+        found[reference] = _named_variants(where, compared, names)
+        if reference in found[reference]:
+            raise ValueError(f"{where} compares {reference!r} with itself; take it out")
+    return found
+
+
+def _named_variants(
+    where: str, value: Any, names: Sequence[str], least: int = 1
+) -> tuple[str, ...]:
+    found = _plain(value)
+    if not isinstance(found, tuple) or len(found) < least:
+        count = "two" if least == 2 else "one"
+        raise ValueError(f"{where}={value!r} must be a list of {count} or more variants")
+    for name in found:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"{where} names {name!r}, which is no variant{hint}; there are: {', '.join(names)}"
+            )
+    if len(set(found)) < len(found):
+        raise ValueError(f"{where}={value!r} names a variant twice")
+    return found

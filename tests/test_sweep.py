@@ -40,7 +40,7 @@ def test_every_config_resolves_and_says_how_to_run_it(name):
 
 
 def test_the_base_config_has_exactly_the_known_fields():
-    assert set(base.get_config()) == {*sweep.FIELDS, *sweep.DECLARING}
+    assert set(base.get_config()) == {*sweep.FIELDS, *sweep.DECLARING, *sweep.COMPARING}
 
 
 def test_without_a_sweep_there_is_one_trial():
