@@ -30,6 +30,7 @@ from lenet.templates import (
     inside,
     many_trials,
     one_trial,
+    paths,
     shared,
     sweeps,
 )
@@ -182,6 +183,8 @@ def sections(
     else:
         results = (
             many_trials.overview(run),
+            paths.path(run),
+            *paths.references(run),
             comparisons.support(run),
             many_trials.errors(run),
             sweeps.grid(run),

@@ -7,13 +7,16 @@ No pyplot and no global state, and the same numbers give the same bytes. Every c
 from lenet.figures.curves import Curve, Sensitivity, learning_curves, sensitivity
 from lenet.figures.errors import (
     Cell,
+    Cost,
     Difference,
     ErrorsOfVariant,
     differences,
+    errors_against_seconds,
     errors_by_variant,
     factor_grid,
 )
 from lenet.figures.images import confusion_matrix, image_grid, portrait
+from lenet.figures.paths import Step, changes, verdict, waterfall
 from lenet.figures.style import PALETTE, POINTS_PER_INCH, SERIES, series_color, to_svg
 
 __all__ = (
@@ -21,12 +24,16 @@ __all__ = (
     "POINTS_PER_INCH",
     "SERIES",
     "Cell",
+    "Cost",
     "Curve",
     "Difference",
     "ErrorsOfVariant",
     "Sensitivity",
+    "Step",
+    "changes",
     "confusion_matrix",
     "differences",
+    "errors_against_seconds",
     "errors_by_variant",
     "factor_grid",
     "image_grid",
@@ -35,4 +42,6 @@ __all__ = (
     "sensitivity",
     "series_color",
     "to_svg",
+    "verdict",
+    "waterfall",
 )

@@ -4,9 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lenet.figures.style import LINE_STYLES, PALETTE, headline, rows_only, series_color, styled
+
+WIDE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,27 @@ class Difference:
     difference: float
     interval: tuple[float, float] | None = None
     established: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one variant reaches, and in what time.
+
+    Attributes:
+        label: the variant.
+        seconds: the training time of one of its models.
+        mean: its mean error (fraction).
+        interval: the 95 % interval of the mean.
+        best: whether no other variant has both a lower mean and a shorter time.
+        named: whether the figure tells its name.
+    """
+
+    label: str
+    seconds: float
+    mean: float
+    interval: tuple[float, float] | None = None
+    best: bool = False
+    named: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +155,67 @@ def differences(rows: Sequence[Difference], *, title: str, xlabel: str) -> Figur
         rows_only(axes)
         axes.set_xlabel(xlabel)
         headline(figure, title)
+        return figure
+
+
+def errors_against_seconds(costs: Sequence[Cost], *, title: str) -> Figure:
+    """Mean test error against the training time of a model, a dot a variant.
+
+    The best are filled. Those that are named have a number, which the legend explains. Axes that
+    span more than a factor of `WIDE` are on a log scale.
+    """
+    named = [cost for cost in costs if cost.named]
+    with styled():
+        figure = Figure(figsize=(5.9, 3.9 + 0.19 * len(named)), layout="constrained")
+        axes = figure.add_subplot()
+        for cost in costs:
+            color = PALETTE["blue" if cost.best else "muted"]
+            if cost.interval is not None:
+                low, high = cost.interval
+                axes.plot([cost.seconds] * 2, [100 * low, 100 * high], color=color, linewidth=1.5)
+            axes.plot(
+                [cost.seconds],
+                [100 * cost.mean],
+                marker="o",
+                markersize=6,
+                color=color,
+                markerfacecolor=color if cost.best else PALETTE["card"],
+                gid=f"cost-{'best' if cost.best else 'other'}",
+            )
+        for number, cost in enumerate(named, 1):
+            axes.annotate(
+                str(number),
+                (cost.seconds, 100 * cost.mean),
+                xytext=(4, 4 if number % 2 else -12),
+                textcoords="offset points",
+                color=PALETTE["blue" if cost.best else "muted"],
+                fontweight="bold",
+            )
+        for axis, scale, values in (
+            (axes.xaxis, axes.set_xscale, [cost.seconds for cost in costs]),
+            (axes.yaxis, axes.set_yscale, [100 * cost.mean for cost in costs]),
+        ):
+            if min(values) > 0 and max(values) > WIDE * min(values):
+                scale("log")
+                axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+                axis.set_minor_locator(NullLocator())
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.grid(axis="x", visible=True)
+        axes.set_xlabel("training seconds of a model")
+        axes.set_ylabel("mean test error (%)")
+        headline(figure, title)
+        handles = [
+            Line2D(
+                [],
+                [],
+                linestyle="none",
+                label=f"{number}: {cost.label}, {100 * cost.mean:.2f} %, {cost.seconds:.3g} s",
+            )
+            for number, cost in enumerate(named, 1)
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower left", frameon=False, fontsize=9, handlelength=0
+        )
         return figure
 
 

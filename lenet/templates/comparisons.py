@@ -18,6 +18,8 @@ from lenet.templates.run import (
 LEVEL = 0.05
 MAX_SENTENCES = 6
 MAX_ROWS = 15
+# The header of `cells`.
+STATISTICS = ("difference (points)", "95 % interval", "p", "p (Holm)", "seeds", "dropped")
 NOT_EQUAL = (
     "What cannot be told apart need not be equal: its interval says which differences remain "
     "possible."
@@ -109,12 +111,12 @@ def support(run: Run) -> Section | None:
         "corrected for the number of pairs). Filled: p below 0.05 after Holm's correction.",
     )
     table = Table(
-        ("variant", "against", *_STATISTICS),
-        tuple((labels[entry["a"]], labels[entry["b"]], *_cells(entry)) for entry in found),
+        ("variant", "against", *STATISTICS),
+        tuple((labels[entry["a"]], labels[entry["b"]], *cells(entry)) for entry in found),
     )
     return Section(
         "What the data support",
-        (*words, *((drawn,) if rows else ()), Text(_how(found)), _folded(table, "Every pair")),
+        (*words, *((drawn,) if rows else ()), Text(how(found)), _folded(table, "Every pair")),
     )
 
 
@@ -164,10 +166,10 @@ def effects(run: Run) -> Section | None:
             )
         )
     table = Table(
-        ("effect", *_STATISTICS),
-        tuple((_label(effect).replace("\n", " "), *_cells(effect)) for effect in found),
+        ("effect", *STATISTICS),
+        tuple((_label(effect).replace("\n", " "), *cells(effect)) for effect in found),
     )
-    return Section("What each factor does", (*blocks, Text(_how(found)), _folded(table, "Effects")))
+    return Section("What each factor does", (*blocks, Text(how(found)), _folded(table, "Effects")))
 
 
 def _effects_title(told: Sequence[Fields]) -> str:
@@ -193,16 +195,6 @@ def comparison_title(entry: Fields, names: Callable[[str], str]) -> str:
         return f"{a} and {b} cannot be told apart"
     better, worse = (b, a) if entry["difference"] > 0 else (a, b)
     return f"{better} beats {worse} by {points(abs(entry['difference']))} points"
-
-
-_STATISTICS = (
-    "difference (points)",
-    "95 % interval",
-    "p",
-    "p (Holm)",
-    "seeds",
-    "dropped",
-)
 
 
 def _sentence(entry: Fields, a: str, b: str) -> str:
@@ -252,10 +244,12 @@ def _despite(entry: Fields) -> str:
 
 def _p(entry: Fields) -> str:
     shown = p_text(entry.get("p_value_holm", entry["p_value"]))
-    return f"Holm p {shown}" if shown.startswith("<") else f"Holm p = {shown}"
+    name = "Holm p" if "p_value_holm" in entry else "p"
+    return f"{name} {shown}" if shown.startswith("<") else f"{name} = {shown}"
 
 
-def _cells(entry: Fields) -> tuple[str, ...]:
+def cells(entry: Fields) -> tuple[str, ...]:
+    """A comparison in numbers, under STATISTICS."""
     return (
         points(entry["difference"]),
         span(entry["ci95"]),
@@ -305,7 +299,8 @@ def _phrases(effect: Fields, which: str) -> list[str]:
     return [phrase(f, value) for f, value in zip(effect["factors"], effect[which], strict=True)]
 
 
-def _how(found: Sequence[Fields]) -> str:
+def how(found: Sequence[Fields]) -> str:
+    """How these comparisons were made."""
     count = sum(entry["p_value"] is not None for entry in found)
     return (
         "Paired t tests over seeds: the same seed gives the same order of the images, so each seed "

@@ -13,6 +13,7 @@ from lenet.templates.run import (
     Run,
     diverged,
     file_name,
+    pair,
     percent,
     phrase,
 )
@@ -22,6 +23,9 @@ MAX_ROWS = 8
 # Training times closer than this ratio may be chance.
 UNSTEADY = 1.2
 MAX_TARGETS = 4
+# Lines that colour and style can tell apart; dots that can all be named.
+MAX_LINES = 24
+MAX_NAMED = 8
 TARGETS = tuple(digits * scale for scale in (0.1, 0.01, 0.001) for digits in (5, 3, 2, 1.5, 1.2, 1))
 
 
@@ -257,18 +261,19 @@ def _without_choice(run: Run, entries: Sequence[Fields]) -> str:
 
 
 def time(run: Run) -> Section | None:
-    """Test error against seconds, and when each variant reached given errors."""
+    """What each variant's error costs in training time, and when it reached given errors."""
+    costs = _costs(run)
     curves = {
         variant["name"]: found
         for variant in run.summary["variants"]
         if (found := _finished_curves(run, variant["name"]))
     }
-    if not curves:
+    if not curves and not costs:
         return None
     targets = _targets([errors for found in curves.values() for _, _, errors in found])
-    blocks: list[Block] = []
+    blocks: list[Block] = list(costs)
     drawn = [_seconds_curve(run, name, found) for name, found in curves.items()]
-    if len(drawn) > 1:
+    if 1 < len(drawn) <= MAX_LINES:
         title = _time_title(drawn)
         blocks.append(
             plot(
@@ -302,6 +307,61 @@ def time(run: Run) -> Section | None:
             ),
         ]
     return Section("Time to reach an error", tuple(blocks)) if blocks else None
+
+
+def _costs(run: Run) -> tuple[Block, ...]:
+    """Each variant's error against the training time of one of its models."""
+    finished = [v for v in run.summary["variants"] if v["test_error_mean"] is not None]
+    if len(finished) < 2 or any(v.get("train_seconds") is None for v in finished):
+        return ()
+    ordered = sorted(finished, key=lambda v: (v["train_seconds"], v["test_error_mean"]))
+    least, best = float("inf"), set()
+    for variant in ordered:
+        if variant["test_error_mean"] < least:
+            least = variant["test_error_mean"]
+            best.add(variant["name"])
+    few = len(finished) <= MAX_NAMED
+    path = run.config.get("path") or ()
+    costs = [
+        figures.Cost(
+            _label(run, variant["name"]),
+            variant["train_seconds"],
+            variant["test_error_mean"],
+            pair(variant["test_error_ci95"]),
+            variant["name"] in best,
+            few or variant["name"] in best or variant["name"] in path,
+        )
+        for variant in ordered
+    ]
+    title = _cost_title(costs)
+    rows = tuple(
+        (cost.label, percent(cost.mean), f"{cost.seconds:.1f}", "yes" if cost.best else "")
+        for cost in costs
+    )
+    header = ("variant", "mean test error", "seconds a model", "no other is better and quicker")
+    return (
+        plot(
+            "error_against_cost",
+            figures.errors_against_seconds(costs, title=title),
+            f"Test error against the training time of a model, a dot a variant. {title}.",
+            "Mean test error over seeds and its 95 % interval, against the time spent in training "
+            "steps: that of the whole population divided by its models, without compiling and "
+            "evaluating. Filled: no other variant has both a lower mean and a shorter time. What "
+            "else the machine had to do is in these times, and close means need not differ.",
+        ),
+        Details("Error and time of every variant, in numbers", (Table(header, rows),)),
+    )
+
+
+def _cost_title(costs: Sequence[figures.Cost]) -> str:
+    lowest, quickest = min(costs, key=lambda cost: cost.mean), costs[0]
+    if lowest.seconds < UNSTEADY * quickest.seconds:
+        return f"{lowest.label} has the lowest mean error, and nothing is quicker by much"
+    times = lowest.seconds / quickest.seconds
+    return (
+        f"{lowest.label} has the lowest mean error, {percent(lowest.mean)}; {quickest.label} is "
+        f"trained {times:.1f} times as fast and has {percent(quickest.mean)}"
+    )
 
 
 def _time_title(curves: Sequence[figures.Curve]) -> str:
@@ -349,8 +409,8 @@ def _seconds_curve(run: Run, variant: str, found: Curves) -> figures.Curve:
 
 def _targets(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """The lowest round errors that some trial reaches, but not all of them at once."""
-    least = min(min(curve) for curve in curves)
-    first = max(curve[0] for curve in curves)
+    least = min((min(curve) for curve in curves), default=1.0)
+    first = max((curve[0] for curve in curves), default=0.0)
     return tuple(target for target in TARGETS if least <= target < first)[-MAX_TARGETS:]
 
 
