@@ -2,9 +2,9 @@
 
     python main.py --config=configs/lenet5_1998.py
 
-Trainable subsampling, Table I, the bitmap codes, loss (9), stochastic diagonal Levenberg-Marquardt
-on one pattern at a time in a constant order, 20 passes at the published rates, ten seeds: 12 million
-patterns. What the paper leaves open was chosen on held-out training images
+Trainable subsampling, Table I, the bitmap codes, loss (9), stochastic diagonal
+Levenberg-Marquardt on one pattern at a time in a constant order, 20 passes at the published rates,
+ten seeds: 12 million patterns. What the paper leaves open was chosen on held-out training images
 (`configs/lenet5_1998_openquestions.py`), and one printed number is not the paper's: mu is 0.5, as
 training diverges with 0.02 (`configs/lenet5_1998_literal.py`). The paper's error is 0.95 %.
 """
