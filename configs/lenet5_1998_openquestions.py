@@ -59,4 +59,7 @@ def get_config() -> ConfigDict:
     }
     for name, overrides in readings.items():
         config.variants[name] = ConfigDict(overrides)
+    for base in ("damped", "renewed"):
+        others = (name for name in readings if name.startswith(f"{base}, "))
+        config.references[base] = tuple(others)
     return config
