@@ -139,17 +139,9 @@ def create(config: ConfigDict, classes: int) -> LeNet:
     if config.head == "rbf":
         codes.check(config.widths[3], classes)
     lookup(layers.CONNECTIONS, config.connections, "connections")(*config.widths[:2])
-    return LeNet(
-        activation=config.activation,
-        pooling=config.pooling,
-        connections=config.connections,
-        head=config.head,
-        widths=tuple(config.widths),
-        classes=classes,
-        initialization=config.initialization,
-        coefficients=config.coefficients,
-        convolution=config.convolution,
-    )
+    # A config of before a field was added means its default.
+    choices = {name: config[name] for name in LeNet.__dataclass_fields__ if name in config}
+    return LeNet(**choices | {"widths": tuple(config.widths), "classes": classes})
 
 
 def init_params(

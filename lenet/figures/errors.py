@@ -8,7 +8,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from lenet.figures.style import LINE_STYLES, PALETTE, headline, rows_only, series_color, styled
+from lenet.figures.style import (
+    LINE_STYLES,
+    PALETTE,
+    headline,
+    in_view,
+    rows_only,
+    series_color,
+    styled,
+    zoom,
+)
 
 WIDE = 3
 
@@ -120,6 +129,7 @@ def errors_by_variant(
         axes.set_yticks(range(len(variants)), [variant.label for variant in variants])
         axes.set_ylim(len(variants) - 0.5, -0.5)
         rows_only(axes)
+        zoom(axes, [[100 * error for error in variant.errors] for variant in variants])
         axes.set_xlabel("test error (%)")
         headline(figure, title)
         if references:
@@ -153,6 +163,10 @@ def differences(rows: Sequence[Difference], *, title: str, xlabel: str) -> Figur
         axes.set_yticks(range(len(rows)), [entry.label for entry in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         rows_only(axes)
+        zoom(
+            axes,
+            [[100 * value for value in (row.difference, *(row.interval or ()))] for row in rows],
+        )
         axes.set_xlabel(xlabel)
         headline(figure, title)
         return figure
@@ -233,7 +247,8 @@ def factor_grid(
     The stronger the colour, the greater the error; the weakest is the least, not zero.
     """
     means = [cell.mean for line in cells for cell in line if cell.mean is not None]
-    low, span = min(means, default=0.0), max(max(means, default=0.0) - min(means, default=0.0), 0)
+    low, high = in_view(means) if means else (0.0, 0.0)
+    span = high - low
     with styled():
         size = (min(9.0, 1.5 + 1.25 * len(columns)), 1.4 + 0.72 * len(rows))
         figure = Figure(figsize=(max(size[0], 4.2), size[1]), layout="constrained")
@@ -241,6 +256,7 @@ def factor_grid(
         for row, line in enumerate(cells):
             for column, cell in enumerate(line):
                 strength = 0.0 if cell.mean is None or not span else (cell.mean - low) / span
+                strength = min(max(strength, 0.0), 1.5)
                 axes.add_patch(
                     Rectangle(
                         (column - 0.48, row - 0.46),
