@@ -2,16 +2,18 @@
 
 import contextlib
 import logging
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import rich.box
 import rich.console
 import rich.logging
 import rich.progress
 import rich.table
+import rich.text
 
 from lenet.model import ModelSummary
 from lenet.sweep import Plan, Trial, populations
@@ -19,6 +21,7 @@ from lenet.templates.run import duration
 
 CONSOLE = rich.console.Console(highlight=False, soft_wrap=True)
 LOG_EVERY_SECONDS = 30.0
+MAX_NAMES = 3
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,18 @@ def progress(description: str, total: int, done: int) -> Iterator[Callable[[int]
         yield report
 
 
+def model_tables(networks: Mapping[str, ModelSummary]) -> tuple[rich.table.Table, ...]:
+    """Networks layer by layer, by variant; each once, under the first variants that have it."""
+    sharing: dict[str, list[str]] = {}
+    for variant, network in networks.items():
+        sharing.setdefault(repr(network), []).append(variant)
+    tables = []
+    for names in sharing.values():
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        tables.append(model_table("; ".join(names[:MAX_NAMES]) + more, networks[names[0]]))
+    return tuple(tables)
+
+
 def model_table(name: str, summary: ModelSummary) -> rich.table.Table:
     """A network layer by layer."""
     share = 100 * summary.fully_connected_share
@@ -119,41 +134,36 @@ def model_table(name: str, summary: ModelSummary) -> rich.table.Table:
 
 def plan_table(plan: Plan, steps: Callable[[Trial], int]) -> rich.table.Table:
     """What will be trained, a row a stage and variant; `steps` says how many a trial takes."""
+    stages = {"tune": plan.tuning, "final": plan.final({})}
+    count = sum(len(populations(trials)) for trials in stages.values())
+    total = [trial for trials in stages.values() for trial in trials]
+    model_epochs = sum(trial.fields["num_epochs"] for trial in total)
     table = rich.table.Table(
         title="to train",
-        caption="populations train one after another; their models at once, as one program",
+        caption=(
+            f"in all {len(total):,} models in {count:,} "
+            f"populations, {model_epochs:,} model-epochs, {sum(map(steps, total)):,} model-steps; "
+            "populations train one after another; their models at once, as one program"
+        ),
         box=rich.box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("stage")
-    table.add_column("variant", overflow="fold")
-    for heading in ("models", "populations", "epochs each", "steps each"):
-        table.add_column(heading, justify="right")
-    for stage, trials in (("tune", plan.tuning), ("final", plan.final({}))):
-        variants = dict.fromkeys(trial.variant for trial in trials)
-        for variant in variants:
+    table.add_column("stage", no_wrap=True)
+    table.add_column("variant")
+    for heading in ("models", "epochs", "steps each"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage, trials in stages.items():
+        for variant in dict.fromkeys(trial.variant for trial in trials):
             own = tuple(trial for trial in trials if trial.variant == variant)
             epochs = dict.fromkeys(f"{trial.fields['num_epochs']:,}" for trial in own)
             each = dict.fromkeys(f"{steps(trial):,}" for trial in own)
             table.add_row(
                 stage,
-                variant,
+                # So that a long name is wrapped between its fields.
+                rich.text.Text(re.sub(r",(?=\S)", ", ", variant)),
                 str(len(own)),
-                str(len(populations(own))),
                 ", ".join(epochs),
                 ", ".join(each),
             )
-    total = plan.tuning + plan.final({})
-    count = len(populations(plan.tuning)) + len(populations(plan.final({})))
-    model_epochs = sum(trial.fields["num_epochs"] for trial in total)
-    table.add_section()
-    table.add_row(
-        "",
-        "in all",
-        str(len(total)),
-        str(count),
-        f"{model_epochs:,} model-epochs",
-        f"{sum(map(steps, total)):,} model-steps",
-    )
     return table

@@ -144,8 +144,8 @@ def _run(
     affine = datasets.normalization(config.normalization, dataset.train_images)
     described = _describe(dataset, affine, _parts(plan.final({})[0], dataset))
     processes.from_primary(lambda: workdir.write_json(folder / "dataset.json", described))
-    for variant, network in networks.items():
-        display.CONSOLE.print(display.model_table(variant, network))
+    for table in display.model_tables(networks):
+        display.CONSOLE.print(table)
     if len(plan.tuning) + len(plan.cells) > 1:
         display.CONSOLE.print(display.plan_table(plan, functools.partial(_steps, dataset)))
 

@@ -9,8 +9,8 @@ from lenet import display, model, sweep
 from lenet.model import LeNet
 
 
-def shown(table):
-    console = rich.console.Console(file=io.StringIO(), width=160)
+def shown(table, width=160):
+    console = rich.console.Console(file=io.StringIO(), width=width)
     console.print(table)
     return [line.split() for line in console.file.getvalue().splitlines() if line.strip()]
 
@@ -24,13 +24,34 @@ def test_the_plan_counts_models_populations_epochs_and_steps():
     lines = shown(display.plan_table(sweep.plan(config, "x"), lambda trial: 30))
     rows = [line for line in lines if line[0] in ("tune", "final")]
     assert rows == [
-        ["tune", "pooling=max", "4", "1", "3", "30"],
-        ["tune", "pooling=average", "4", "1", "3", "30"],
-        ["final", "pooling=max", "3", "1", "3", "30"],
-        ["final", "pooling=average", "3", "1", "3", "30"],
+        ["tune", "pooling=max", "4", "3", "30"],
+        ["tune", "pooling=average", "4", "3", "30"],
+        ["final", "pooling=max", "3", "3", "30"],
+        ["final", "pooling=average", "3", "3", "30"],
     ]
-    (total,) = [line for line in lines if line[:2] == ["in", "all"]]
-    assert total == ["in", "all", "14", "4", "42", "model-epochs", "420", "model-steps"]
+    text = " ".join(word for line in lines for word in line)
+    assert "in all 14 models in 4 populations, 42 model-epochs, 420 model-steps" in text
+
+
+def test_a_long_variant_is_wrapped_between_its_fields_alone():
+    config = base.get_config()
+    config.sweep = ConfigDict(
+        {"activation": ("scaled_tanh",), "pooling": ("subsampling",), "seed": (0, 1)}
+    )
+    table = display.plan_table(sweep.plan(config, "x"), lambda trial: 1_000_000)
+    assert [line for line in shown(table, width=70) if line[0] == "final"] == [
+        ["final", "activation=scaled_tanh,", "2", "10", "1,000,000"]
+    ]
+    assert ["pooling=subsampling"] in shown(table, width=70)
+
+
+def test_variants_with_the_same_network_share_a_table():
+    small, large = (model.summarize(LeNet(head=head), (32, 32, 1)) for head in ("gap", "dense"))
+    networks = {"a": large, "b": small, **dict.fromkeys("cdef", large)}
+    first, second = display.model_tables(networks)
+    assert first.title == "a; c; d and 2 more"
+    assert second.title == "b"
+    assert ["total", "61,706", "429,342", "416,520"] in shown(first)
 
 
 def test_the_model_is_shown_layer_by_layer():
