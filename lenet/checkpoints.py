@@ -183,7 +183,7 @@ class Trained:
         config: its fields.
         model: the network.
         params: its parameters.
-        dataset: what `dataset.json` says of the images it was trained on.
+        dataset: what `dataset.json` says of the images it was trained on, with its normalization.
     """
 
     trial: str
@@ -227,6 +227,7 @@ def load_trained(workdir: str, trial: str | None = None) -> Trained:
             if trial is None or described["id"] == trial:
                 config = ConfigDict(described["fields"])
                 config.widths = tuple(config.widths)
+                own = dataset.get("normalizations", {}).get(config.normalization)
                 flat = {
                     name.removeprefix(PARAMS): jnp.asarray(array[index])
                     for name, array in arrays.items()
@@ -238,7 +239,7 @@ def load_trained(workdir: str, trial: str | None = None) -> Trained:
                     config,
                     models.create(config, len(dataset["class_names"])),
                     flax.traverse_util.unflatten_dict(flat, sep="."),
-                    dataset,
+                    {**dataset, "normalization": own} if own else dataset,
                 )
     if known:
         raise CheckpointError(f"{workdir} has no trial {trial!r}; it has: {', '.join(known)}")

@@ -141,8 +141,12 @@ def _run(
     began: float,
     stopped: Callable[[], int],
 ) -> dict[str, Any]:
-    affine = datasets.normalization(config.normalization, dataset.train_images)
-    described = _describe(dataset, affine, _parts(plan.final({})[0], dataset))
+    final = plan.final({})
+    affines = {
+        name: datasets.normalization(name, dataset.train_images)
+        for name in dict.fromkeys(t.fields["normalization"] for t in (*plan.tuning, *final))
+    }
+    described = _describe(dataset, affines, _parts(final[0], dataset))
     processes.from_primary(lambda: workdir.write_json(folder / "dataset.json", described))
     for table in display.model_tables(networks):
         display.CONSOLE.print(table)
@@ -157,9 +161,9 @@ def _run(
     )
 
     def train_all(trials: Sequence[Trial], later: Sequence[Trial] = ()) -> list[Result]:
-        return _train_all(trials, later, dataset, affine, images, mesh, folder, config, stopped)
+        return _train_all(trials, later, dataset, affines, images, mesh, folder, config, stopped)
 
-    tuned = train_all(plan.tuning, plan.final({}))
+    tuned = train_all(plan.tuning, final)
     errors = processes.from_primary(
         lambda: {
             outcome.trial.id: summaries.validation_error(outcome)
@@ -230,7 +234,7 @@ def _train_all(
     trials: Sequence[Trial],
     later: Sequence[Trial],
     dataset: datasets.Dataset,
-    affine: datasets.Affine,
+    affines: Mapping[str, datasets.Affine],
     images: program.Images,
     mesh: jax.sharding.Mesh,
     folder: Path,
@@ -276,6 +280,7 @@ def _train_all(
             done += 1
             continue
         parts = _parts(group[0], dataset)
+        affine = affines[group[0].fields["normalization"]]
         compiled = _compile(group, dataset, affine, images, mesh)
         smaller = _split(group, compiled) if name is None else ()
         if smaller:
@@ -379,7 +384,14 @@ def _image_shape(dataset: datasets.Dataset) -> tuple[int, int, int]:
     return height, width, channel
 
 
-def _describe(dataset: datasets.Dataset, affine: datasets.Affine, parts: Parts) -> dict[str, Any]:
+def _describe(
+    dataset: datasets.Dataset, affines: Mapping[str, datasets.Affine], parts: Parts
+) -> dict[str, Any]:
+    """What `dataset.json` says; `normalization` is that of the first trials."""
+    normalizations = {
+        name: {"scale": list(affine.scale), "offset": list(affine.offset)}
+        for name, affine in affines.items()
+    }
     counts = {part: getattr(parts, part)[1] for part in population.PARTS}
     log.info(
         "%s from %s: %s training, %s validation, %s test images",
@@ -395,5 +407,6 @@ def _describe(dataset: datasets.Dataset, affine: datasets.Affine, parts: Parts) 
         "class_names": list(dataset.class_names),
         "native_shape": list(dataset.train_images.shape[1:]),
         "image_shape": list(_image_shape(dataset)),
-        "normalization": {"scale": list(affine.scale), "offset": list(affine.offset)},
+        "normalization": next(iter(normalizations.values())),
+        "normalizations": normalizations,
     }

@@ -57,7 +57,6 @@ SHARED = (
     "allow_subset",
     "holdout",
     "validation_examples",
-    "normalization",
     "members_at_once",
     "checkpoints_to_keep",
 )

@@ -156,9 +156,12 @@ def population(seeds):
 
 @pytest.fixture
 def run(tmp_path):
-    (tmp_path / "dataset.json").write_text(json.dumps({"class_names": list("0123456789")}))
-    for number, seeds in enumerate([(0, 1), (2,)]):
-        trials = [{"id": f"x/seed={seed}", "fields": {**FIELDS, "seed": seed}} for seed in seeds]
+    normalizations = {name: {"scale": [scale]} for name, scale in (("unit", 1), ("lecun", 2))}
+    described = {"class_names": list("0123456789"), "normalizations": normalizations}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    for number, (seeds, inputs) in enumerate([((0, 1), "unit"), ((2,), "lecun")]):
+        fields = {**FIELDS, "normalization": inputs}
+        trials = [{"id": f"x/seed={seed}", "fields": {**fields, "seed": seed}} for seed in seeds]
         with checkpoints.manager(tmp_path / "checkpoints" / f"population-{number}", 3) as opened:
             checkpoints.save(opened, 9, population(seeds), {**record(9), "trials": trials})
     return tmp_path
@@ -172,6 +175,12 @@ def test_a_trained_model_is_found_by_its_trial(run):
         assert found.epoch == 9
         expected = init_params(LeNet(), jax.random.key(seed), (32, 32, 1))
         assert_same_bits(found.params, expected)
+
+
+def test_a_trained_model_knows_the_scale_of_its_own_inputs(run):
+    for trial, scale in (("x/seed=1", 1), ("x/seed=2", 2)):
+        found = checkpoints.load_trained(str(run), trial)
+        assert found.dataset["normalization"] == {"scale": [scale]}
 
 
 def test_an_unknown_trial_lists_the_known_ones(run):

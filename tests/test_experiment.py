@@ -150,3 +150,38 @@ def test_training_size_can_be_swept(tmp_path, digits):
     summary = run(config({"train_examples": (300, 3000)}), tmp_path / "run")
     small, large = (trial["test_error"] for trial in summary["trials"])
     assert small > large
+
+
+def test_a_path_of_variants_with_rates_and_inputs_of_their_own(tmp_path, digits):
+    made = config(
+        {"seed": (0, 1)},
+        tune=("learning_rate",),
+        tune_seeds=(7,),
+        validation_examples=500,
+        train_examples=1500,
+        path=("late", "early"),
+    )
+    made.variants.late = {"normalization": "lecun", "learning_rate": 1e-3}
+    made.variants.early = {"learning_rate": (1e-5, 3e-3)}
+    made.references.early = ("late",)
+    folder = tmp_path / "run"
+    summary = run(made, folder)
+    assert [variant["name"] for variant in summary["variants"]] == ["late", "early"]
+    assert {entry["variant"] for entry in summary["tuning"]} == {"early"}
+    tuned = [variant["tuned"]["learning_rate"] for variant in summary["variants"]]
+    assert tuned == [1e-3, 3e-3]
+    described = json.loads((folder / "dataset.json").read_text())
+    assert described["normalizations"]["lecun"]["scale"] == pytest.approx([1.275 / 255])
+    assert described["normalizations"]["unit"]["scale"] == pytest.approx([1 / 255])
+    late, early = (
+        np.mean([t["test_error"] for t in summary["trials"] if t["variant"] == name])
+        for name in ("late", "early")
+    )
+    (step,) = summary["path"]["steps"]
+    assert (step["a"], step["b"]) == ("early", "late")
+    assert step["difference"] == pytest.approx(early - late)
+    assert summary["references"]["early"][0]["difference"] == pytest.approx(late - early)
+    assert all(variant["train_seconds"] > 0 for variant in summary["variants"])
+    page = (folder / "report.md").read_text()
+    assert "## The path from late to early" in page
+    assert "learning rate 0.001 (given)" in page
