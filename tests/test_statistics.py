@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lenet.statistics import (
     Reached,
+    compare_path,
     compare_variants,
     factor_effects,
     holm,
@@ -194,6 +195,31 @@ def test_holms_family_is_all_pairs_of_variants():
     found = compare_variants(errors)
     assert [entry["p_value_holm"] for entry in found] == holm([entry["p_value"] for entry in found])
     assert len(found) == 6
+
+
+def test_a_path_compares_each_variant_with_the_one_before_it():
+    rng = np.random.default_rng(3)
+    errors = {name: dict(enumerate(rng.normal(0.01, 0.001, 6).tolist())) for name in "abc"}
+    del errors["c"][5]
+    found = compare_path(errors, ("c", "a", "b"))
+    first, second = found["steps"]
+    assert [(step["a"], step["b"], step["n"], step["dropped"]) for step in found["steps"]] == [
+        ("a", "c", 5, 1),
+        ("b", "a", 6, 0),
+    ]
+    p_values = [
+        scipy.stats.ttest_rel([errors[a][s] for s in seeds], [errors[b][s] for s in seeds]).pvalue
+        for a, b, seeds in (("a", "c", range(5)), ("b", "a", range(6)))
+    ]
+    assert [first["p_value"], second["p_value"]] == pytest.approx(p_values)
+    # Holm's family is the two steps, and not the comparison of the ends.
+    least = 2 * min(p_values)
+    assert [first["p_value_holm"], second["p_value_holm"]] == pytest.approx(
+        [min(1, max(least, p if p > min(p_values) else least)) for p in p_values]
+    )
+    assert (found["whole"]["a"], found["whole"]["b"]) == ("b", "c")
+    assert "p_value_holm" not in found["whole"]
+    assert compare_path(errors, ()) is None
 
 
 def test_main_effects_and_interaction_by_hand():

@@ -347,6 +347,52 @@ def test_a_plan_with_values_of_its_variants_own_can_be_extended():
     assert not sweep.extends(plan(), plan(b={"learning_rate": (0.5, 0.6)}))
 
 
+def compared(path=(), **references):
+    made = config({"seed": (0, 1)}, {"a": {}, "b": {"head": "gap"}, "c": {"pooling": "average"}})
+    made.path = path
+    made.references = references
+    return made
+
+
+def test_a_path_and_references_name_variants():
+    plan = sweep.plan(compared(("a", "c"), b=["a", "c"]), "x")
+    assert plan.path == ("a", "c")
+    assert plan.references == {"b": ("a", "c")}
+    swept = config({"pooling": ("max", "average")}, path=("pooling=average", "pooling=max"))
+    assert sweep.plan(swept, "x").path == ("pooling=average", "pooling=max")
+
+
+@pytest.mark.parametrize(
+    ("path", "references", "message"),
+    [
+        (
+            ("a", "bb"),
+            {},
+            r"path names 'bb', which is no variant \(did you mean 'b'\?\); there are: a",
+        ),
+        (("a",), {}, r"path=\('a',\) must be a list of two or more variants"),
+        ("ab", {}, "path='ab' must be a list of two or more variants"),
+        (("a", "b", "a"), {}, r"path=\('a', 'b', 'a'\) names a variant twice"),
+        ((), {"d": ("a",)}, "references names 'd', which is no variant; there are: a, b, c"),
+        ((), {"a": ("d",)}, "references.a names 'd', which is no variant"),
+        ((), {"a": ()}, r"references.a=\(\) must be a list of one or more variants"),
+        ((), {"a": ("b", "a")}, "references.a compares 'a' with itself"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(path, references, message):
+    made = compared(**references)
+    with made.ignore_type():
+        made.path = path
+    with pytest.raises(ValueError, match=message):
+        sweep.plan(made, "x")
+
+
+def test_comparisons_may_be_added_to_a_run_even_one_without_the_fields():
+    held = compared()
+    del held.path, held.references
+    assert sweep.extends(sweep.plan(held, "x"), sweep.plan(compared(("a", "c"), b=("a",)), "x"))
+
+
 def test_populations_that_were_begun_stay_and_only_new_trials_are_grouped():
     before = trials_of(config({"seed": (0, 1)}))
     known = [[trial.id for trial in group] for group in sweep.populations(before)]

@@ -11,7 +11,7 @@ from lenet.templates.comparisons import (
     how,
 )
 from lenet.templates.document import Block, Bullets, Details, Notice, Section, Table, Text, plot
-from lenet.templates.run import Fields, Run, pair, percent, plural, points
+from lenet.templates.run import Fields, Run, pair, percent, phrase, plural, points
 
 
 def path(run: Run) -> Section | None:
@@ -25,7 +25,7 @@ def path(run: Run) -> Section | None:
     variants = _variants(run)
     drawn = [
         figures.Step(
-            labels[name],
+            labels[name] if entry is None else _step_label(run, entry),
             variants[name]["test_error_mean"],
             pair(variants[name]["test_error_ci95"]),
             None if entry is None else _difference(run, entry),
@@ -51,7 +51,7 @@ def path(run: Run) -> Section | None:
             "below 0.05 after Holm's correction for all steps of the path.",
             wide=True,
         ),
-        Bullets(tuple(comparison_sentence(entry, labels.__getitem__) for entry in steps)),
+        Bullets(tuple(_step_sentence(run, entry) for entry in steps)),
         Text(
             f"{how(steps)} Each change is made on top of those before it; in another order it may "
             "do more, or less."
@@ -92,6 +92,26 @@ def _reference(run: Run, index: int, name: str, found: Sequence[Fields]) -> Sect
             Details("Every change, in numbers", (_table(run, found),)),
         ),
     )
+
+
+def _changed(run: Run, entry: Fields) -> list[str]:
+    """The values in which a of a comparison differs from b."""
+    own = {trial["variant"]: trial["overrides"] for trial in run.summary["trials"]}
+    a, b = ({**run.config, **own[entry[side]], "seed": 0} for side in ("a", "b"))
+    return [phrase(field, value) for field, value in a.items() if value != b.get(field)]
+
+
+def _step_label(run: Run, entry: Fields) -> str:
+    """The name of a step, and what it changes where that is not in the name."""
+    label, changed = run.labels[entry["a"]], _changed(run, entry)
+    if label.startswith("+") or all(value in label for value in changed):
+        return label
+    return f"{label}: {', '.join(changed)}"
+
+
+def _step_sentence(run: Run, entry: Fields) -> str:
+    changed = ", ".join(_changed(run, entry)) or "nothing"
+    return f"Changed: {changed}. {comparison_sentence(entry, run.labels.__getitem__)}"
 
 
 def _variants(run: Run) -> dict[str, Fields]:
@@ -152,13 +172,14 @@ def _lost(run: Run, names: Sequence[str]) -> tuple[Notice, ...]:
 def _table(run: Run, found: Sequence[Fields]) -> Table:
     variants, labels = _variants(run), run.labels
     return Table(
-        ("variant", "mean test error", "diverged", "against", *STATISTICS),
+        ("variant", "against", "changed", "mean test error", "diverged", *STATISTICS),
         tuple(
             (
                 labels[entry["a"]],
+                labels[entry["b"]],
+                ", ".join(_changed(run, entry)),
                 percent(variants[entry["a"]]["test_error_mean"]),
                 str(variants[entry["a"]]["diverged"]),
-                labels[entry["b"]],
                 *cells(entry),
             )
             for entry in found
