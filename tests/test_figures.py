@@ -17,6 +17,20 @@ TUNED = figures.Sensitivity(
 )
 
 
+# The error falls by 0.4 points and rises by 0.1; the last step cannot be told.
+PATH = (
+    figures.Step("a", 0.012, (0.011, 0.013)),
+    figures.Step("b", 0.008, None, figures.Difference("b", -0.004, (-0.005, -0.003), True)),
+    figures.Step("c", 0.009, None, figures.Difference("c", 0.001, (0.0005, 0.0015), True), 2),
+    figures.Step("d", 0.0095, None, figures.Difference("d", 0.0005, (-0.001, 0.002))),
+)
+COSTS = (
+    figures.Cost("slow", 100.0, 0.008, (0.007, 0.009), best=True),
+    figures.Cost("worse", 110.0, 0.01, named=False),
+    figures.Cost("quick", 10.0, 0.012, best=True),
+)
+
+
 def curve(label, *values, **band):
     return figures.Curve(label, np.arange(1, len(values) + 1), np.array(values, float), **band)
 
@@ -65,6 +79,11 @@ def every_figure():
             ylabel="activation",
             xlabel="pooling",
         ),
+        "waterfall": figures.waterfall(PATH, title="T"),
+        "changes": figures.changes(
+            [step.change for step in PATH if step.change], title="T", xlabel="points"
+        ),
+        "errors_against_seconds": figures.errors_against_seconds(COSTS, title="T"),
         "sensitivity": figures.sensitivity([TUNED] * 3, title="T", xlabel="rate", ylabel="error"),
         "portrait": figures.portrait(
             np.ones((5, 5, 1, 2)), {"c1": np.ones((2, 4, 4)), "s2": np.zeros((2, 2, 2))}, title="T"
@@ -221,6 +240,55 @@ def test_only_established_differences_are_filled():
     assert fills == [True, False, False]
     ends = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2][1:]
     np.testing.assert_allclose(ends, [[0.5, 1.5], [-0.4, 0.6]])
+
+
+def test_the_bars_of_a_path_lead_from_one_error_to_the_next():
+    figure = figures.waterfall(PATH, title="T")
+    left, right = figure.axes
+    bars = [(bar.get_x(), bar.get_width()) for bar in left.patches]
+    np.testing.assert_allclose(bars, [(1.2, -0.4), (0.8, 0.1), (0.9, 0.05)])
+    means = [line.get_xdata()[0] for line in left.lines if str(line.get_gid()).startswith("step")]
+    assert means == pytest.approx([1.2, 0.8, 0.9, 0.95])
+    told = [line.get_gid() for line in right.lines if "-" in str(line.get_gid())]
+    assert told == ["better-1", "worse-2", "open-3"]
+    assert {"c (2 diverged)", "-0.40 (-0.50 to -0.30)", "+0.05 (-0.10 to +0.20)"} <= set(
+        texts(figure)
+    )
+
+
+def test_better_worse_and_unknown_differ_in_more_than_colour():
+    axes = figures.waterfall(PATH, title="T").axes[1]
+    dots = [line for line in axes.lines if "-" in str(line.get_gid())]
+    assert len({dot.get_color() for dot in dots}) == 3
+    assert len({dot.get_marker() for dot in dots}) == 3
+
+
+def test_a_step_that_always_diverged_leaves_the_others_drawn():
+    lost = figures.Step("lost", None, diverged=3)
+    figure = figures.waterfall((PATH[0], lost, PATH[1]), title="T")
+    assert "lost (3 diverged)" in texts(figure)
+    assert len(figure.axes[0].patches) == 0
+
+
+def test_a_difference_far_out_is_told_in_numbers_and_does_not_hide_the_others():
+    far = figures.Difference("far", 0.88, (0.87, 0.89), True)
+    rows = [*(step.change for step in PATH[1:]), far]
+    figure = figures.changes(rows, title="T", xlabel="points")
+    low, high = figure.axes[0].get_xlim()
+    assert 0.5 < high < 1
+    assert low == -high
+    assert "+88.00 (+87.00 to +89.00)" in texts(figure)
+
+
+def test_only_named_variants_are_numbered_and_only_the_best_are_filled():
+    figure = figures.errors_against_seconds(COSTS, title="T")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]
+    assert {"1: slow, 0.80 %, 100 s", "2: quick, 1.20 %, 10 s"} <= set(texts(figure))
+    dots = [line for line in axes.lines if str(line.get_gid()).startswith("cost")]
+    assert [dot.get_gid() for dot in dots] == ["cost-best", "cost-other", "cost-best"]
+    assert axes.get_xscale() == "log"
+    assert axes.get_yscale() == "linear"
 
 
 def test_the_grid_prints_means_and_intervals_and_colours_the_greatest_error_most():

@@ -14,8 +14,8 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from lenet import checkpoints, data, model, report
-from lenet.statistics import compare_variants, factor_effects
-from lenet.templates import comparisons, document, run, shared, sweeps
+from lenet.statistics import compare_pairs, compare_path, compare_variants, factor_effects
+from lenet.templates import comparisons, document, paths, run, shared, sweeps
 
 ROOT = Path(__file__).parents[1]
 LABELS = np.arange(60, dtype=np.int32) % 3
@@ -821,6 +821,95 @@ def test_mistakes_are_sorted_into_common_and_unique_ones(tmp_path):
     only = workdir / "figures" / "mistakes_only_activation_tanh_pooling_average.svg"
     assert drawn_texts(only) == ["1 image wrong for tanh + average only", "2→0 2/2"]
     assert len(list((workdir / "figures").glob("mistakes_only*"))) == 2
+
+
+def path_run(errors, seconds=(), overrides=None):
+    """A run with a path over the variants and a reference, the first of them."""
+    names = list(errors)
+    known = {
+        name: {seed: error for seed, error in enumerate(each) if error is not None}
+        for name, each in errors.items()
+    }
+    variants = [
+        {
+            "name": name,
+            "n": len(known[name]),
+            "test_error_mean": float(np.mean(list(known[name].values()))),
+            "test_error_ci95": None,
+            "diverged": len(each) - len(known[name]),
+            "train_seconds": taken,
+        }
+        for (name, each), taken in zip(errors.items(), seconds or [1.0] * len(errors), strict=True)
+    ]
+    summary = {
+        "variants": variants,
+        "trials": [
+            {
+                "id": name,
+                "variant": name,
+                "overrides": (overrides or {}).get(name, {"seed": 0}),
+                "status": "done",
+                "test_error": errors[name][0],
+            }
+            for name in names
+        ],
+        "path": compare_path(known, names),
+        "references": {names[0]: compare_pairs(known, [(name, names[0]) for name in names[1:]])},
+    }
+    nothing = np.zeros((0, 0), np.int32)
+    config = {"activation": "tanh", "path": names}
+    return run.Run(config, {}, summary, {}, (), nothing.ravel(), nothing, nothing.astype(float))
+
+
+# By 0.2 points lower for every seed but for rounding, then no different.
+STEPS = {
+    "old": (0.0120, 0.0121, 0.0119, 0.0120),
+    "+ b": (0.0100, 0.0101, 0.0098, 0.0101),
+    "new": (0.0099, 0.0100, 0.0099, None),
+}
+
+
+def test_a_path_says_what_each_step_changed_and_what_cannot_be_told(tmp_path):
+    drawn = paths.path(path_run(STEPS, overrides={"new": {"activation": "relu", "seed": 0}}))
+    text = document.to_markdown("T", [drawn])
+    assert "## The path from old to new" in text
+    assert "From old to new, 1.20 % to 0.99 %: 1 lowers the error, none raise it, 1 cannot" in text
+    assert "Of the 2 steps between, 1 lowers the error, none raise it, 1 cannot be told" in text
+    assert "**+ b** lowers it most, by 0.20 points." in text
+    assert "Changed: relu. **+ b** and **new** cannot be told apart with n = 3: difference" in text
+    assert "1 seed without a result on both sides left out" in text
+    assert "**Diverged**: new with 1 of 4 seeds." in text
+    (figure,) = document.plots([drawn])
+    assert "new: relu (1 diverged)" in figure.svg
+
+
+def test_a_reference_is_compared_with_each_change_alone():
+    (drawn,) = paths.references(path_run(STEPS))
+    text = document.to_markdown("T", [drawn])
+    assert "## old with one change" in text
+    assert "Of 2 changes, 2 lower the error, none raise it." in text
+    assert "**+ b** beats **old** by 0.20 points" in text
+    assert "| new | old |" in text
+
+
+def test_without_a_path_or_references_there_is_no_such_section(tmp_path):
+    read = report.read(str(several_runs(tmp_path)))
+    assert paths.path(read) is None
+    assert paths.references(read) == ()
+
+
+def test_the_figure_of_time_says_what_the_lowest_error_costs():
+    drawn = sweeps.time(path_run(STEPS, seconds=(10.0, 40.0, 60.0)))
+    text = document.to_markdown("T", [drawn])
+    assert "+ b has the lowest mean error" not in text
+    assert (
+        "new has the lowest mean error, 0.99 %; old is trained 6.0 times as fast and has 1.20 %"
+    ) in text
+    assert "| new | 0.99 % | 60.0 | yes |" in text
+    close = sweeps.time(path_run(STEPS, seconds=(10.0, 40.0, 11.0)))
+    text = document.to_markdown("T", [close])
+    assert "new has the lowest mean error, and nothing is quicker by much" in text
+    assert "| + b | 1.00 % | 40.0 |  |" in text
 
 
 @pytest.mark.parametrize(
