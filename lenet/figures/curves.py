@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lenet.figures.style import PALETTE, SERIES, headline, line_style, series_color, styled
+from lenet.figures.style import (
+    LINE_STYLES,
+    PALETTE,
+    SERIES,
+    headline,
+    line_style,
+    series_color,
+    styled,
+)
 
 WIDE = 3
 
@@ -52,12 +60,15 @@ def learning_curves(
     ylabel: str,
     percent: bool = False,
     xlabel: str = "epochs",
+    references: Mapping[str, float] | None = None,
 ) -> Figure:
     """Values against epochs, on a log scale where they span more than a factor of `WIDE`.
 
     With `percent` the values are fractions and are drawn as percent. Bands of more than six lines
-    would hide each other and are left out.
+    would hide each other and are left out. `references`, what published values are of, become
+    horizontal lines.
     """
+    references = references or {}
     with styled():
         named_at_ends = len(curves) <= 4 and all(len(curve.label) <= 12 for curve in curves)
         crowded = len(curves) > len(SERIES)
@@ -84,7 +95,10 @@ def learning_curves(
                 marker="o" if len(curve.x) <= 25 and not crowded else None,
                 label=curve.label,
             )
-        _scale_values(axes, [factor * curve.values for curve in curves])
+        published = factor * np.array(list(references.values()), float)
+        _scale_values(axes, [*(factor * curve.values for curve in curves), published])
+        for index, label in enumerate(references):
+            _draw_reference(axes, label, float(published[index]), index)
         whole = all(np.issubdtype(curve.x.dtype, np.integer) for curve in curves)
         axes.xaxis.set_major_locator(MaxNLocator(integer=whole, min_n_ticks=1))
         axes.set_xlabel(xlabel)
@@ -95,6 +109,21 @@ def learning_curves(
         else:
             figure.legend(loc="outside lower left", ncols=2, frameon=False)
         return figure
+
+
+def _draw_reference(axes: Axes, label: str, value: float, index: int) -> None:
+    """A line across, with its label on it where curves that fall have not come down yet."""
+    style = LINE_STYLES[1 + index % (len(LINE_STYLES) - 1)]
+    axes.axhline(value, color=PALETTE["muted"], linewidth=1.3, linestyle=style, zorder=1)
+    axes.annotate(
+        label,
+        (0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+        fontsize=9,
+        color=PALETTE["muted"],
+    )
 
 
 def sensitivity(variants: Sequence[Sensitivity], *, title: str, xlabel: str, ylabel: str) -> Figure:
@@ -186,7 +215,7 @@ def _draw_sensitivity(axes: Axes, variant: Sensitivity, index: int) -> None:
     axes.set_title(variant.label, color=color, fontsize=9, pad=4)
 
 
-def _scale_values(axes: Axes, values: Sequence[Float[np.ndarray, " epochs"]]) -> None:
+def _scale_values(axes: Axes, values: Sequence[Float[np.ndarray, " _"]]) -> None:
     numbers = np.concatenate([np.asarray(value, float) for value in values] or [np.zeros(0)])
     numbers = numbers[np.isfinite(numbers)]
     if len(numbers) and numbers.min() > 0 and numbers.max() / numbers.min() > WIDE:

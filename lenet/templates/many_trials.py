@@ -1,7 +1,5 @@
 """What a report says of a run with several trials: variants, and each of them with its seeds."""
 
-import numpy as np
-
 from lenet import figures
 from lenet.templates import shared
 from lenet.templates.document import (
@@ -196,7 +194,8 @@ def learning(run: Run) -> Section:
 
 def _curves(run: Run, field: str, what: str, as_percent: bool) -> Plot:
     names = [variant["name"] for variant in run.summary["variants"]]
-    found = [curve for name in names if (curve := _curve(run, name, field)) is not None]
+    drawn = [shared.mean_curve(run, name, field, run.labels[name]) for name in names]
+    found = [curve for curve in drawn if curve is not None]
     if not found:
         title = "Every trial diverged"
     else:
@@ -211,25 +210,6 @@ def _curves(run: Run, field: str, what: str, as_percent: bool) -> Plot:
     figure = figures.learning_curves(found, title=title, ylabel=what, percent=as_percent)
     alternative = f"The {what} against epochs, a line a variant. {title}."
     return plot(f"learning_curves_{field}", figure, alternative, f"Mean {what} against epochs.")
-
-
-def _curve(run: Run, variant: str, field: str) -> figures.Curve | None:
-    finished = [
-        trial["id"]
-        for trial in run.trials_of(variant)
-        if not diverged(trial) and run.metrics.get(trial["id"])
-    ]
-    if not finished:
-        return None
-    length = min(len(run.metrics[trial]) for trial in finished)
-    values = np.stack([run.values(trial, field)[:length] for trial in finished])
-    return figures.Curve(
-        run.labels[variant],
-        np.array([line["epoch"] for line in run.metrics[finished[0]][:length]], int),
-        values.mean(0),
-        values.min(0) if len(finished) > 1 else None,
-        values.max(0) if len(finished) > 1 else None,
-    )
 
 
 def _best(run: Run) -> Fields | None:

@@ -92,6 +92,29 @@ def representatives(run: Run) -> tuple[Fields, ...]:
     return tuple(first.values())
 
 
+def mean_curve(run: Run, variant: str, field: str, label: str) -> figures.Curve | None:
+    """The mean over a variant's seeds that finished, epoch by epoch, and from where to where.
+
+    None if no seed has finished with numbers in this field.
+    """
+    finished = [
+        trial["id"]
+        for trial in run.trials_of(variant)
+        if not diverged(trial) and np.isfinite(run.values(trial["id"], field)).any()
+    ]
+    if not finished:
+        return None
+    length = min(len(run.metrics[trial]) for trial in finished)
+    values = np.stack([run.values(trial, field)[:length] for trial in finished])
+    return figures.Curve(
+        label,
+        np.array([line["epoch"] for line in run.metrics[finished[0]][:length]], int),
+        values.mean(0),
+        values.min(0) if len(finished) > 1 else None,
+        values.max(0) if len(finished) > 1 else None,
+    )
+
+
 def mistakes(
     run: Run, images: UInt8[np.ndarray, "test height width channel"] | str
 ) -> Section | None:
