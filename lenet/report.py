@@ -30,6 +30,7 @@ from lenet.templates import (
     inside,
     many_trials,
     one_trial,
+    paper,
     paths,
     shared,
     sweeps,
@@ -179,10 +180,11 @@ def sections(
     """The whole report; of images and portraits, what there is or the reason why there is none."""
     results: tuple[Section | None, ...]
     if len(run.summary["trials"]) == 1:
-        results = (one_trial.overview(run), one_trial.learning(run))
+        results = (one_trial.overview(run), paper.section(run), one_trial.learning(run))
     else:
         results = (
             many_trials.overview(run),
+            paper.section(run),
             paths.path(run),
             *paths.references(run),
             comparisons.support(run),

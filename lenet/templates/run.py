@@ -87,10 +87,22 @@ class Run:
         """The summary's entries of one variant's trials."""
         return [trial for trial in self.summary["trials"] if trial["variant"] == variant]
 
+    def fields_of(self, variant: str) -> Fields:
+        """The config of one variant's trials, resolved but for the seed."""
+        overrides: Fields = next((trial["overrides"] for trial in self.trials_of(variant)), {})
+        variants = self.summary["variants"]
+        tuned: Fields = next((v["tuned"] for v in variants if v["name"] == variant), {})
+        return {**self.config, **overrides, **(tuned or {})}
+
     def values(self, trial: str, field: str) -> Float[np.ndarray, " epochs"]:
         """One field of a trial's metrics, epoch by epoch, NaN where there is no number."""
         values = [line.get(field) for line in self.metrics.get(trial, ())]
         return np.array([np.nan if value is None else value for value in values], float)
+
+    def value_at(self, trial: str, field: str, epoch: int) -> float | None:
+        """One field of a trial's metrics in one epoch, None where there is no number."""
+        lines = self.metrics.get(trial, ())
+        return next((line.get(field) for line in lines if line["epoch"] == epoch), None)
 
     def epoch_of_divergence(self, trial: str) -> int:
         """The first epoch whose training loss was not finite."""
@@ -109,12 +121,14 @@ class Portrait:
         seed: its seed.
         kernels: of the first layer.
         layers: of c1 s2 c3 s4 the maps of one image, map height width; empty without the image.
+        f6: its mean over the test images of each class, as a bitmap; None without codes or images.
     """
 
     variant: str
     seed: int
     kernels: Float[np.ndarray, "size size in_channel out_channel"]
     layers: Mapping[str, Float[np.ndarray, "_ _ _"]]
+    f6: Float[np.ndarray, "classes 12 7"] | None = None
 
 
 def diverged(trial: Fields) -> bool:
