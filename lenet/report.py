@@ -15,17 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
-from lenet import checkpoints, data, layers
+from lenet import checkpoints, codes, data, layers
 from lenet.files import write_atomically
 from lenet.registry import lookup
 from lenet.templates import (
     agreement,
+    bitmaps,
     comparisons,
+    distorted,
     document,
     inside,
     many_trials,
@@ -41,6 +44,8 @@ from lenet.templates.run import Portrait, Run
 FILES = ("config.json", "dataset.json", "metrics.jsonl", "summary.json", "predictions.npz")
 SUMMARY_FIELDS = ("dataset", "environment", "timing", "trials", "variants", "models")
 PREDICTIONS = ("trials", "test_labels", "test_predictions", "test_probabilities")
+# Images to send through a network at once.
+BATCH = 1000
 
 
 def write(workdir: str) -> None:
@@ -128,7 +133,8 @@ def load_portraits(
     Args:
         run: the run.
         workdir: where its checkpoints are.
-        images: the test images; the maps are those of the first. If there are none, none are made.
+        images: the test images; the maps are those of the first, and f6 is a mean over all. If
+            there are none, neither is made.
     """
     found = []
     for trial in shared.representatives(run):
@@ -138,7 +144,10 @@ def load_portraits(
             return f"{str(error)[:1].upper()}{str(error)[1:]}."
         kernels = np.asarray(trained.params["c1"]["kernel"])
         maps = {} if isinstance(images, str) else feature_maps(trained, images[0])
-        found.append(Portrait(trial["variant"], trial["seed"], kernels, maps))
+        f6 = None
+        if trained.model.head == "rbf" and not isinstance(images, str):
+            f6 = mean_f6(trained, images, run.test_labels)
+        found.append(Portrait(trial["variant"], trial["seed"], kernels, maps, f6))
     return tuple(found) or "Every trial diverged."
 
 
@@ -146,14 +155,9 @@ def feature_maps(
     trained: checkpoints.Trained, image: UInt8[np.ndarray, "height width channel"]
 ) -> dict[str, Float[np.ndarray, "_ _ _"]]:
     """What c1 s2 c3 s4 make of an image, map height width; c1 and c3 after the activation."""
-    affine = data.Affine(
-        tuple(trained.dataset["normalization"]["scale"]),
-        tuple(trained.dataset["normalization"]["offset"]),
-    )
-    padded = data.pad(image[None], min(trained.dataset["image_shape"][:2]))
     _, captured = trained.model.apply(
         {"params": trained.params},
-        data.normalize(jnp.asarray(padded), affine),
+        _presented(trained, image[None]),
         capture_intermediates=True,
         mutable=["intermediates"],
     )
@@ -165,6 +169,36 @@ def feature_maps(
             maps = activate(layers.merge_phases(maps))
         found[name] = np.asarray(maps[..., 0])
     return found
+
+
+def mean_f6(
+    trained: checkpoints.Trained,
+    images: UInt8[np.ndarray, "test height width channel"],
+    labels: Int[np.ndarray, " test"],
+) -> Float[np.ndarray, "classes 12 7"]:
+    """What f6 makes of the images of each class on average, as the bitmap that it draws."""
+    units = jax.jit(
+        lambda params, batch: trained.model.apply({"params": params}, batch, trained_part=True)
+    )
+    sums = np.zeros((trained.model.classes, codes.UNITS))
+    for start in range(0, len(images), BATCH):
+        batch = units(trained.params, _presented(trained, images[start : start + BATCH]))
+        np.add.at(sums, labels[start : start + BATCH], np.asarray(batch))
+    counts = np.bincount(labels, minlength=trained.model.classes)
+    means = sums / np.maximum(counts, 1)[:, None]
+    return means.reshape(-1, codes.HEIGHT, codes.WIDTH)
+
+
+def _presented(
+    trained: checkpoints.Trained, images: UInt8[np.ndarray, "batch height width channel"]
+) -> Float[Array, "batch padded_height padded_width channel"]:
+    """Images as the network was shown them: padded and normalised."""
+    affine = data.Affine(
+        tuple(trained.dataset["normalization"]["scale"]),
+        tuple(trained.dataset["normalization"]["offset"]),
+    )
+    padded = data.pad(images, min(trained.dataset["image_shape"][:2]))
+    return jnp.asarray(data.normalize(jnp.asarray(padded), affine))
 
 
 def headline(run: Run) -> str:
@@ -197,10 +231,15 @@ def sections(
             sweeps.tuning(run),
             agreement.section(run, images),
         )
-    results = (*results, shared.mistakes(run, images))
+    results = (
+        *results,
+        shared.mistakes(run, images),
+        distorted.section(run, images),
+        inside.section(run, portraits),
+        bitmaps.section(run, portraits),
+    )
     return (
         *(section for section in results if section is not None),
-        inside.section(run, portraits),
         shared.models(run),
         shared.timing(run),
         shared.reproduce(run),

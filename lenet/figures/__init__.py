@@ -16,6 +16,7 @@ from lenet.figures.errors import (
     factor_grid,
 )
 from lenet.figures.images import confusion_matrix, image_grid, portrait
+from lenet.figures.paper import bitmaps, distorted
 from lenet.figures.paths import Step, changes, verdict, waterfall
 from lenet.figures.style import PALETTE, POINTS_PER_INCH, SERIES, series_color, to_svg
 
@@ -30,9 +31,11 @@ __all__ = (
     "ErrorsOfVariant",
     "Sensitivity",
     "Step",
+    "bitmaps",
     "changes",
     "confusion_matrix",
     "differences",
+    "distorted",
     "errors_against_seconds",
     "errors_by_variant",
     "factor_grid",
