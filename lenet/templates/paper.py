@@ -69,6 +69,9 @@ DESCRIBED: Fields = {
     "learning_rate": 5e-4,
     "damping": 0.02,
     "curvature_examples": 500,
+    "curvature_interval": 0,
+    "curvature_memory": 0.0,
+    "rbf_scale": 1.0,
     "weight_decay": 0.0,
     "schedule": "passes_1998",
     "order": "constant",
@@ -195,11 +198,11 @@ def _results(run: Run, reading: Reading, suffix: str) -> tuple[Block, ...]:
         )
     if not reading.finished:
         blocks.append(_all_diverged(run, reading))
-    rows = (*_error_rows(run, reading), *_step_rows(reading))
+    rows = (*_error_rows(run, reading), *_step_rows(run, reading))
     if rows:
         header = ("what", "the paper", "ours", "seeds", "95 % interval", "the paper's in it")
         blocks += [Table(header, rows), Text(_how_to_read(reading))]
-    steps, curves = _step_table(reading), _curves(run, reading, suffix)
+    steps, curves = _step_table(run, reading), _curves(run, reading, suffix)
     return (*blocks, *([steps] if steps else ()), *([curves] if curves else ()))
 
 
@@ -384,14 +387,15 @@ def _all_diverged(run: Run, reading: Reading) -> Notice:
     )
 
 
-def _steps(reading: Reading, name: str) -> list[Mapping[str, float]]:
-    """The steps of one pass, of each trial that has them, diverged or not."""
-    found = [(trial.get("step_sizes") or {}).get(name) or {} for trial in reading.trials]
+def _steps(run: Run, reading: Reading, place: int) -> list[Mapping[str, float]]:
+    """The steps in the first (0) or the last pass (-1), of each trial that has them."""
+    lines = [run.metrics.get(trial["id"], ()) for trial in reading.trials]
+    found = [epochs[place].get("step_sizes") or {} for epochs in lines if epochs]
     return [steps for steps in found if all(_finite(steps.get(part)) for part in QUANTILES)]
 
 
-def _step_rows(reading: Reading) -> tuple[Cells, ...]:
-    steps = _steps(reading, "first_pass")
+def _step_rows(run: Run, reading: Reading) -> tuple[Cells, ...]:
+    steps = _steps(run, reading, 0)
     rows = []
     for part, paper in STEP_SIZES.items() if steps else ():
         ours = [float(each[part]) for each in steps]
@@ -400,11 +404,11 @@ def _step_rows(reading: Reading) -> tuple[Cells, ...]:
     return tuple(rows)
 
 
-def _step_table(reading: Reading) -> Table | None:
+def _step_table(run: Run, reading: Reading) -> Table | None:
     """The steps of all parameters, in quantiles; means over seeds."""
     rows: list[Cells] = []
-    for name, what in (("first_pass", "first pass"), ("last_pass", "last pass")):
-        steps = _steps(reading, name)
+    for place, what in ((0, "first pass"), (-1, "last pass")):
+        steps = _steps(run, reading, place)
         if steps:
             means = [number(float(np.mean([each[part] for each in steps]))) for part in QUANTILES]
             rows.append((f"{what}, ours", *means))
