@@ -70,6 +70,9 @@ def support(run: Run) -> Section | None:
     found = run.summary.get("comparisons") or []
     if not found:
         return None
+    if all(entry["difference"] is None for entry in found):
+        nothing = "No two variants can be compared: no seed has a result in both."
+        return Section("What the data support", (Text(nothing),))
     labels = run.labels
     told = sum(map(established, found))
     best = _best(run)
@@ -103,20 +106,25 @@ def support(run: Run) -> Section | None:
         for name, entry in zip(names, shown, strict=True)
         if entry["difference"] is not None
     ]
-    drawn = plot(
-        "comparisons",
-        figures.differences(rows, title=title, xlabel=xlabel),
-        f"Differences between variants and their intervals. {title}.",
-        "Mean difference over the seeds that both variants have, with its 95 % interval (not "
-        "corrected for the number of pairs). Filled: p below 0.05 after Holm's correction.",
-    )
+    drawn: list[Block] = []
+    if rows:
+        drawn.append(
+            plot(
+                "comparisons",
+                figures.differences(rows, title=title, xlabel=xlabel),
+                f"Differences between variants and their intervals. {title}.",
+                "Mean difference over the seeds that both variants have, with its 95 % interval "
+                "(not corrected for the number of pairs). Filled: p below 0.05 after Holm's "
+                "correction.",
+            )
+        )
     table = Table(
         ("variant", "against", *STATISTICS),
         tuple((labels[entry["a"]], labels[entry["b"]], *cells(entry)) for entry in found),
     )
     return Section(
         "What the data support",
-        (*words, *((drawn,) if rows else ()), Text(how(found)), _folded(table, "Every pair")),
+        (*words, *drawn, Text(how(found)), _folded(table, "Every pair")),
     )
 
 
@@ -226,8 +234,10 @@ def _sentence(entry: Fields, a: str, b: str) -> str:
 def _no_test(entry: Fields) -> str | None:
     if entry["ci95"] is not None:
         return None
+    if entry["difference"] is None:
+        return "no seed has a result in every combination"
     if entry["n"] < 2:
-        return f"difference {points(abs(entry['difference'] or 0))} points, with no interval"
+        return f"difference {points(abs(entry['difference']))} points, with no interval"
     return (
         f"difference {points(abs(entry['difference']))} points with every seed, and what does not "
         "vary cannot be tested"
