@@ -59,6 +59,9 @@ def every_figure():
         "learning_curves": figures.learning_curves(
             [curve("train", 0.3, 0.2, **band)], title="T", ylabel="error", percent=True
         ),
+        "passes": figures.learning_curves(
+            [curve("test", 0.3, 0.2)], title="T", ylabel="error", references={"1998": 0.0095}
+        ),
         "errors_by_variant": figures.errors_by_variant([row], title="T"),
         "confusion_matrix": figures.confusion_matrix(counts, ("0", "1"), title="T"),
         "image_grid": figures.image_grid(pixels, ["0→1 50 %"] * 3, title="T"),
@@ -85,6 +88,10 @@ def every_figure():
         ),
         "errors_against_seconds": figures.errors_against_seconds(COSTS, title="T"),
         "sensitivity": figures.sensitivity([TUNED] * 3, title="T", xlabel="rate", ylabel="error"),
+        "bitmaps": figures.bitmaps(
+            np.ones((2, 12, 7)), np.zeros((2, 12, 7)), ["0", "1"], title="T"
+        ),
+        "distorted": figures.distorted(pixels, pixels[None], ["0", "1", "2"], title="T"),
         "portrait": figures.portrait(
             np.ones((5, 5, 1, 2)), {"c1": np.ones((2, 4, 4)), "s2": np.zeros((2, 2, 2))}, title="T"
         ),

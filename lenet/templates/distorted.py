@@ -64,9 +64,9 @@ def distorted_versions(
 ) -> UInt8[np.ndarray, "versions images height width channel"]:
     """Images distorted as in training, each several times."""
     keys = jax.random.split(stream_key(0, DISTORTION, 0), versions * len(images))
-    drawn = jax.vmap(lambda key: distortions.draw(key, ranges))(keys)
     pixels = jnp.tile(jnp.asarray(images, jnp.float32), (versions, 1, 1, 1))
-    found = np.asarray(jax.vmap(distortions.apply)(pixels, drawn))
+    distort = jax.vmap(lambda key, image: distortions.apply(image, distortions.draw(key, ranges)))
+    found = np.asarray(jax.jit(distort)(keys, pixels))
     return np.rint(found).clip(0, 255).astype(np.uint8).reshape(versions, *images.shape)
 
 
