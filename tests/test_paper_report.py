@@ -77,7 +77,6 @@ def trained(
                     "train_error": None if lost else again,
                     "validation_error": None,
                     "test_error": error,
-                    **({"step_sizes": steps[seed]} if steps else {}),
                 }
             )
             metrics[identity] = [
@@ -90,6 +89,9 @@ def trained(
                 }
                 for epoch in range(1, epochs + 1)
             ]
+            if steps:  # Of the first and the last epoch of each seed.
+                for line, spread in zip(metrics[identity][:: epochs - 1], steps[seed], strict=True):
+                    line["step_sizes"] = spread
     dataset = {
         "name": name,
         "validation_examples": validation,
@@ -286,7 +288,7 @@ def test_fields_of_a_variant_count_as_much_as_those_of_the_config():
 
 
 def test_steps_of_the_optimizer_stand_beside_the_papers_range():
-    steps = [{"first_pass": {**STEPS, "min": low}, "last_pass": STEPS} for low in (6e-5, 8e-5)]
+    steps = [({**STEPS, "min": low}, STEPS) for low in (6e-5, 8e-5)]
     section = paper.section(trained({"base": [0.01, 0.02]}, steps=steps))
     rows = rows_of(section)
     assert rows["smallest step, pass 1"][:2] == ["about 7e-05", "7e-05"]
@@ -297,16 +299,14 @@ def test_steps_of_the_optimizer_stand_beside_the_papers_range():
     assert rows["last pass, ours"][0] == "8e-05"
 
 
-@pytest.mark.parametrize(
-    "steps", [None, {}, {"first_pass": None, "last_pass": None}, {"first_pass": {"min": None}}]
-)
+@pytest.mark.parametrize("steps", [None, [(None, None)], [({"min": None}, None)]])
 def test_without_steps_nothing_is_said_of_them(steps):
-    section = paper.section(trained({"base": [0.01]}, steps=[steps] if steps is not None else None))
+    section = paper.section(trained({"base": [0.01]}, steps=steps))
     assert "step" not in text_of(section)
 
 
 def test_a_run_in_which_everything_diverged_has_its_counts_and_steps_but_no_errors():
-    steps = [{"first_pass": STEPS, "last_pass": None}] * 2
+    steps = [(STEPS, None)] * 2
     section = paper.section(trained({"base": [None, None]}, steps=steps))
     text = text_of(section)
     assert "**Every trial diverged** (2 of 2): the loss was no longer finite in pass 2." in text
