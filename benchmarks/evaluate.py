@@ -2,7 +2,8 @@
 
     python -m benchmarks.evaluate [--population=16] [--repeats=5]
 
-All have the same parameters and must name the same classes before anything is timed.
+All have the same parameters and must name the same classes before anything is timed. A product of
+large matrices takes its turns too.
 """
 
 import sys
@@ -11,14 +12,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import rich.box
-import rich.table
 from absl import app, flags, logging
 
 from benchmarks import contestants, machine, throughput
 from benchmarks.contestants import AgreementError, Task
-from benchmarks.results import CONSOLE, Spread
+from benchmarks.results import CONSOLE
 from lenet import experiment, workdir
+from lenet import model as models
 from lenet import program as programs
 
 IMAGES = 10_000
@@ -85,11 +85,21 @@ def run(members: int, repeats: int, threads: int, json_path: str | None) -> None
         CONSOLE.print(throughput.INSTALL_TORCH)
     task = contestants.create_task(*contestants.load_images(), 128, threads)
     count = min(IMAGES, len(task.labels))
+    CONSOLE.print(f"{count:,} images: {task.source}")
     found = classifiers(task, members, count)
     check_agreement({name: classify() for name, classify in found.items()})
     turns = {name: machine.timed(classify) for name, classify in found.items()}
-    measured = throughput.take_turns(turns, repeats, CONSOLE.print)
-    CONSOLE.print(table(measured, members, count))
+    rates = throughput.products(threads)
+    measured = throughput.take_turns({**rates, **turns}, repeats, CONSOLE.print)
+    product_rates = {name: measured[name] for name in rates}
+    summary = models.summarize(task.recipe.model, task.pixels.shape[1:])
+    rows = throughput.compare(
+        {name: measured[name] for name in turns},
+        product_rates,
+        2 * summary.multiply_adds * members * count,
+    )
+    CONSOLE.print(throughput.rates_sentence(product_rates))
+    CONSOLE.print(throughput.table(rows, f"{count:,} images, {members} models", "seconds"))
     if json_path:
         workdir.write_json(
             Path(json_path),
@@ -97,30 +107,21 @@ def run(members: int, repeats: int, threads: int, json_path: str | None) -> None
                 "benchmark": "evaluate",
                 "machine": described,
                 "members": members,
+                "source": task.source,
                 "images": count,
                 "repeats": repeats,
                 "threads": threads,
+                "matrix_product_flop_per_second": throughput.rates_to_json(product_rates),
                 "rows": [
-                    {"name": name, "seconds": seconds.to_json()}
-                    for name, seconds in measured.items()
+                    {
+                        "name": row.name,
+                        "seconds": row.seconds.to_json(),
+                        "share_of_matrix_product": row.share,
+                    }
+                    for row in rows
                 ],
             },
         )
-
-
-def table(measured: Mapping[str, Spread], members: int, count: int) -> rich.table.Table:
-    """A row each; time ratios below 1 are faster."""
-    title = f"{count:,} images, {members} models"
-    drawn = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
-    drawn.add_column("")
-    names = list(measured)
-    for heading in ("seconds", *(f"time / {name}" for name in names[1:])):
-        drawn.add_column(heading, justify="right")
-    for name, seconds in measured.items():
-        drawn.add_row(
-            name, seconds.text(), *((seconds / measured[base]).text() for base in names[1:])
-        )
-    return drawn
 
 
 def main(argv: Sequence[str]) -> None:

@@ -48,15 +48,13 @@ class Row:
     """One contestant's result.
 
     Attributes:
-        members: models trained at once.
-        seconds: per model and epoch.
-        ratios: its seconds over those of each of BASELINES that took part.
+        seconds: it took.
+        ratios: its seconds over those of each baseline.
         flop_rate: the network's own floating-point operations per second.
         share: of the rate of a large matrix product.
     """
 
     name: str
-    members: int
     seconds: Spread
     ratios: Mapping[str, Spread]
     flop_rate: float
@@ -108,42 +106,53 @@ def take_turns(
 
 
 def compare(
-    entered: Sequence[tuple[Contestant, Spread]],
+    measured: Mapping[str, Spread],
     rates: Mapping[str, Spread],
-    epoch_flop: float,
+    flop: float,
+    baselines: Sequence[str] = BASELINES,
 ) -> list[Row]:
-    """Rows from each contestant's seconds per model and epoch, and the rates of products."""
+    """Rows from the seconds of each contestant, who all do `flop` in them, and product rates."""
     fastest = max(rate.median for rate in rates.values())
-    bases = {who.name: seconds for who, seconds in entered if who.name in BASELINES}
+    bases = {name: measured[name] for name in baselines if name in measured}
     return [
         Row(
-            who.name,
-            who.members,
+            name,
             seconds,
-            {name: seconds / base for name, base in bases.items()},
-            epoch_flop / seconds.median,
-            epoch_flop / seconds.median / fastest,
+            {base: seconds / of_base for base, of_base in bases.items()},
+            flop / seconds.median,
+            flop / seconds.median / fastest,
         )
-        for who, seconds in entered
+        for name, seconds in measured.items()
     ]
 
 
-def table(rows: Sequence[Row], title: str) -> rich.table.Table:
+def table(rows: Sequence[Row], title: str, heading: str) -> rich.table.Table:
     """The rows for a reader, as medians and ranges; time ratios below 1 are faster."""
     drawn = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
     drawn.add_column("")
-    ratios = [f"time / {baseline}" for baseline in BASELINES]
-    for heading in ("s / model and epoch", *ratios, "GFLOP/s", "of matrix product"):
-        drawn.add_column(heading, justify="right")
+    ratios = [f"time / {baseline}" for baseline in rows[0].ratios]
+    for column in (heading, *ratios, "GFLOP/s", "of matrix product"):
+        drawn.add_column(column, justify="right")
     for row in rows:
         drawn.add_row(
             row.name,
             row.seconds.text(),
-            *(row.ratios[name].text() if name in row.ratios else "-" for name in BASELINES),
+            *(ratio.text() for ratio in row.ratios.values()),
             f"{row.flop_rate / 1e9:.0f}",
             f"{100 * row.share:.0f} %",
         )
     return drawn
+
+
+def rates_sentence(rates: Mapping[str, Spread]) -> str:
+    """The rates of the matrix products in one line."""
+    told = ", ".join(f"{(rate * 1e-9).text(0)} by {name}" for name, rate in rates.items())
+    return f"{machine.SIDE}x{machine.SIDE} matrix product, GFLOP/s: {told}"
+
+
+def rates_to_json(rates: Mapping[str, Spread]) -> dict[str, Any]:
+    """The same for a JSON file."""
+    return {name: rate.to_json() for name, rate in rates.items()}
 
 
 def run(
@@ -194,16 +203,11 @@ def run(
     measured = take_turns({**rates, **turns}, repeats, CONSOLE.print)
 
     flop = training_flop(task.recipe.model, task.pixels.shape[1:])
-    rows = compare(
-        [(who, measured[who.name]) for who, _ in entries],
-        {name: measured[name] for name in rates},
-        flop * examples,
-    )
-    for name in rates:
-        rate = (measured[name] * 1e-9).text(0)
-        side = machine.SIDE
-        CONSOLE.print(f"{side}x{side} matrix product by {name}: {rate} GFLOP/s")
-    CONSOLE.print(table(rows, f"batch {batch_size}, {repeats} rounds of about {count:,} images"))
+    product_rates = {name: measured[name] for name in rates}
+    rows = compare({name: measured[name] for name in turns}, product_rates, flop * examples)
+    CONSOLE.print(rates_sentence(product_rates))
+    title = f"batch {batch_size}, {repeats} rounds of about {count:,} images"
+    CONSOLE.print(table(rows, title, "s / model and epoch"))
     if json_path:
         workdir.write_json(
             Path(json_path),
@@ -216,10 +220,11 @@ def run(
                 "fraction": fraction,
                 "threads": threads,
                 "training_flop_per_image": flop,
-                "matrix_product_flop_per_second": {
-                    name: measured[name].to_json() for name in rates
-                },
-                "rows": [_row_to_json(row) for row in rows],
+                "matrix_product_flop_per_second": rates_to_json(product_rates),
+                "rows": [
+                    _row_to_json(row, who.members)
+                    for row, (who, _) in zip(rows, entries, strict=True)
+                ],
             },
         )
 
@@ -228,10 +233,10 @@ def _turn(who: Contestant, entry: Entry, count: int, examples: int) -> Callable[
     return lambda: entry.train(count) * examples / count / who.members
 
 
-def _row_to_json(row: Row) -> dict[str, Any]:
+def _row_to_json(row: Row, members: int) -> dict[str, Any]:
     return {
         "name": row.name,
-        "members": row.members,
+        "members": members,
         "seconds_per_model_epoch": row.seconds.to_json(),
         "time_ratios": {name: ratio.to_json() for name, ratio in row.ratios.items()},
         "flop_per_second": row.flop_rate,

@@ -221,10 +221,12 @@ def test_evaluation_is_timed_once_all_name_the_same_classes(monkeypatch, tmp_pat
     monkeypatch.setattr(throughput, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(contestants, "load_images", lambda: (task.pixels, task.labels, "noise"))
     monkeypatch.setattr(contestants, "create_task", lambda *arguments: task)
+    monkeypatch.setattr(machine, "SIDE", 8)
     evaluate.run(3, 1, 1, str(tmp_path / "evaluate.json"))
     written = json.loads((tmp_path / "evaluate.json").read_text())
     assert written["images"] == 40
     assert all(row["seconds"]["median"] > 0 for row in written["rows"])
+    assert all(row["share_of_matrix_product"] > 0 for row in written["rows"])
 
 
 def test_other_classes_stop_the_benchmark():
