@@ -2,8 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,9 +13,14 @@ from jaxtyping import Float
 from torch import nn
 
 from benchmarks.contestants import Contestant, Entry, Outcome, Params, Start, Task, batches
+from lenet import codes
+from lenet import data as datasets
+from lenet.layers import TABLE_1
 
 # As many at a time as ours.
 EVALUATION_BATCH = 250
+
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Network(nn.Module):
@@ -41,9 +46,129 @@ class Network(nn.Module):
         return self.output(x)
 
 
-def eager() -> Contestant:
-    """One operation after another, the data as bytes in memory, without a DataLoader."""
-    return Contestant("PyTorch eager", 1, lambda task: _make_single(task, compiled=False))
+def _squash(x: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+    return 1.7159 * torch.tanh(2 / 3 * x)
+
+
+class Subsampling(nn.Module):
+    """The sum of 2x2 inputs, times a coefficient, plus a bias, squashed."""
+
+    def __init__(self, maps: int) -> None:
+        super().__init__()
+        self.coefficient = nn.Parameter(torch.full((maps, 1, 1), 0.25))
+        self.bias = nn.Parameter(torch.zeros(maps, 1, 1))
+
+    def forward(
+        self, x: Float[torch.Tensor, "batch channel height width"]
+    ) -> Float[torch.Tensor, "batch channel half_height half_width"]:
+        """Returns the smaller maps."""
+        summed = F.avg_pool2d(x, 2, divisor_override=1)
+        return _squash(summed * self.coefficient + self.bias)
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution between the maps that Table I connects."""
+
+    def __init__(self) -> None:
+        super().__init__(*TABLE_1.shape, 5)
+        self.register_buffer("mask", _table_mask())
+
+    def forward(
+        self, x: Float[torch.Tensor, "batch channel height width"]
+    ) -> Float[torch.Tensor, "batch maps out_height out_width"]:
+        """Returns the maps."""
+        return F.conv2d(x, self.weight * self.mask, self.bias)
+
+
+class Network1998(nn.Module):
+    """The LeNet-5 of 1998, as one writes it in PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(1, 6, 5)
+        self.s2 = Subsampling(6)
+        self.c3 = MaskedConv2d()
+        self.s4 = Subsampling(16)
+        self.c5 = nn.Linear(400, 120)
+        self.f6 = nn.Linear(120, 84)
+        bitmaps = torch.from_numpy(codes.BITMAPS.reshape(-1, codes.UNITS))
+        self.register_buffer("codes", bitmaps, persistent=False)
+
+    def forward(
+        self, x: Float[torch.Tensor, "batch channel height width"]
+    ) -> Float[torch.Tensor, "batch classes"]:
+        """Returns the squared distances to the codes."""
+        x = self.s2(_squash(self.c1(x)))
+        x = self.s4(_squash(self.c3(x)))
+        x = torch.flatten(x, 1)
+        x = _squash(self.c5(x))
+        x = _squash(self.f6(x))
+        return ((x[:, None] - self.codes) ** 2).sum(-1)
+
+
+def _table_mask() -> torch.Tensor:
+    return torch.from_numpy(TABLE_1.T[:, :, None, None].astype(np.float32))
+
+
+def _equation_9(
+    rbf_j: float,
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def loss(distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        wanted = distances.gather(1, labels[:, None])[:, 0]
+        rubbish = distances.new_full((len(distances), 1), rbf_j)
+        every = torch.cat([distances, rubbish], dim=1)
+        return (wanted + torch.logsumexp(-every, dim=1)).mean()
+
+    return loss
+
+
+class Setup(NamedTuple):
+    """What a task is in PyTorch.
+
+    Attributes:
+        network: to be trained.
+        optimizer: made from parameters.
+        loss: the mean, of outputs and labels.
+        deliver: which images to present -> images and labels, batch by batch.
+    """
+
+    network: nn.Module
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    deliver: Callable[[Iterable[np.ndarray]], Iterable[Batch]]
+
+
+def _set_up(task: Task) -> Setup:
+    pixels, labels = _tensors(task)
+    rate = task.config.learning_rate
+    if task.network == "lenet5_1998":
+        normalized = datasets.normalize(task.pixels, task.recipe.affine).transpose(0, 3, 1, 2)
+        images = torch.from_numpy(np.ascontiguousarray(normalized, np.float32))
+
+        def gather(chosen: Iterable[np.ndarray]) -> list[Batch]:
+            # A list, ready before the clock starts.
+            indices = [torch.from_numpy(np.asarray(index, np.int64)) for index in chosen]
+            return [(images[index], labels[index]) for index in indices]
+
+        loss = _equation_9(task.config.rbf_j)
+        return Setup(Network1998(), lambda x: torch.optim.SGD(x, lr=rate), loss, gather)
+
+    def convert(chosen: Iterable[np.ndarray]) -> Iterable[Batch]:
+        # One by one, while the clock runs.
+        for index in map(torch.from_numpy, chosen):
+            yield pixels[index].float().div_(255), labels[index]
+
+    return Setup(Network(), lambda x: torch.optim.Adam(x, lr=rate), F.cross_entropy, convert)
+
+
+def eager(threads: int = 0) -> Contestant:
+    """One operation after another, the data in memory, without a DataLoader.
+
+    Args:
+        threads: how many it uses; those of the task, if there are none.
+    """
+    name = f"PyTorch eager, {threads} thread{'s' * (threads > 1)}" if threads else "PyTorch eager"
+    return Contestant(name, 1, lambda task: _make_single(task, threads=threads))
 
 
 def compiled() -> Contestant:
@@ -139,36 +264,36 @@ def _make_ensemble(task: Task, members: int) -> Entry:
     return Entry(take_first, train)
 
 
-def _make_single(task: Task, compiled: bool) -> Entry:
-    pixels, labels = _tensors(task)
-    network = Network()
+def _make_single(task: Task, compiled: bool = False, threads: int = 0) -> Entry:
+    network, create_optimizer, loss_of, deliver = _set_up(task)
     forward = torch.compile(network) if compiled else network
-    optimizer = torch.optim.Adam(network.parameters(), lr=task.config.learning_rate)
+    optimizer = create_optimizer(network.parameters())
     order = batches(task)
 
     def begin(params: Params) -> None:
         network.load_state_dict(_to_torch(params))
         optimizer.state.clear()
 
-    def step(chosen: np.ndarray) -> torch.Tensor:
-        index = torch.from_numpy(chosen)
-        images = pixels[index].float().div_(255)
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(forward(images), labels[index])
+        loss = loss_of(forward(images), labels)
         loss.backward()
         optimizer.step()
         return loss
 
     def take_first(start: Start) -> Outcome:
         begin(start.params)
-        loss = step(start.chosen.astype(np.int64))
+        [batch] = deliver([start.chosen.astype(np.int64)])
+        loss = step(*batch)
         return Outcome(loss.detach().numpy()[None], _from_torch(network.state_dict()))
 
     def train(count: int) -> float:
+        torch.set_num_threads(threads or task.threads)
         steps = -(-count // task.recipe.batch_size)
+        presented = deliver(itertools.islice(order, steps))
         began = time.perf_counter()
-        for chosen in itertools.islice(order, steps):
-            step(chosen)
+        for images, labels in presented:
+            step(images, labels)
         return (time.perf_counter() - began) * count / (steps * task.recipe.batch_size)
 
     begin(task.start.params)
@@ -176,21 +301,44 @@ def _make_single(task: Task, compiled: bool) -> Entry:
 
 
 def _to_torch(params: Params) -> dict[str, torch.Tensor]:
-    """Our kernels are 5 5 in out and in out, PyTorch's are out in 5 5 and out in."""
+    """Our parameters as a `state_dict`.
+
+    Our kernels are 5 5 in out, 5 5 connection and in out; PyTorch's are out in 5 5, the same beside
+    a mask, and out in. Those of subsampling are maps, PyTorch's maps 1 1.
+    """
     state = {}
     for layer, leaves in params.items():
-        kernel = np.array(leaves["kernel"])
-        turned = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
-        state[f"{layer}.weight"] = torch.from_numpy(turned.copy())
-        state[f"{layer}.bias"] = torch.from_numpy(np.array(leaves["bias"]))
+        for leaf, value in leaves.items():
+            kernel = np.array(value)
+            if leaf == "kernel":
+                if kernel.ndim == 3:
+                    state[f"{layer}.mask"] = _table_mask()
+                    kernel = _unpacked(kernel)
+                turned = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+                state[f"{layer}.weight"] = torch.from_numpy(turned.copy())
+            else:
+                turned = kernel[:, None, None] if "coefficient" in leaves else kernel
+                state[f"{layer}.{leaf}"] = torch.from_numpy(turned.copy())
     return state
 
 
+def _unpacked(connected: Float[np.ndarray, "5 5 connection"]) -> Float[np.ndarray, "5 5 in out"]:
+    kernel = np.zeros((5, 5, *TABLE_1.shape), np.float32)
+    kernel[:, :, TABLE_1] = connected
+    return kernel
+
+
 def _from_torch(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    state = {name: value.numpy().copy() for name, value in tensors.items()}
-    params = {}
-    for layer in dict.fromkeys(name.partition(".")[0] for name in state):
-        weight = state[f"{layer}.weight"]
-        turned = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-        params[layer] = {"kernel": turned[None], "bias": state[f"{layer}.bias"][None]}
+    params: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        layer, _, leaf = name.partition(".")
+        if leaf == "mask":
+            continue
+        value = tensor.numpy().copy()
+        if leaf == "weight":
+            value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+            value = value[:, :, TABLE_1] if f"{layer}.mask" in tensors else value
+        elif value.ndim == 3:
+            value = value[:, 0, 0]
+        params.setdefault(layer, {})["kernel" if leaf == "weight" else leaf] = value[None]
     return params

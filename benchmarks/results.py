@@ -34,8 +34,10 @@ class Spread:
         """The median over the rounds."""
         return float(np.median(self.rounds))
 
-    def __mul__(self, factor: float) -> "Spread":
-        return Spread(tuple(factor * value for value in self.rounds))
+    def __mul__(self, factor: "float | Spread") -> "Spread":
+        each = factor.rounds if isinstance(factor, Spread) else [factor] * len(self.rounds)
+        pairs = zip(each, self.rounds, strict=True)
+        return Spread(tuple(mine * value for mine, value in pairs))
 
     def __truediv__(self, other: "Spread") -> "Spread":
         pairs = zip(self.rounds, other.rounds, strict=True)

@@ -190,7 +190,7 @@ def run(
         CONSOLE.print(f"preparing {contestant.name}")
         entries.append((contestant, contestant.make(task)))
     outcomes = {who.name: entry.first_step(task.start) for who, entry in entries}
-    check_agreement(outcomes, task.config.learning_rate)
+    check_agreement(outcomes, task)
     CONSOLE.print("the first step of all agrees")
 
     count = max(1, round(fraction * examples))

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import sys
+import types
 
 import jax
 import numpy as np
@@ -30,6 +31,19 @@ def task():
 
 
 @pytest.fixture(scope="module")
+def paper(task):
+    """One pattern at a time through the LeNet-5 of 1998."""
+    images = (task.pixels, task.labels, "noise")
+    return contestants.create_task(*images, 1, 1, "lenet5_1998")
+
+
+@pytest.fixture(scope="module")
+def paper_entries(paper):
+    entered = (contestants.ours(1), contestants.ours(2, "sdlm"))
+    return {who.name: who.make(paper) for who in entered}
+
+
+@pytest.fixture(scope="module")
 def start(task):
     return task.start
 
@@ -54,7 +68,7 @@ def test_a_training_step_counts_the_flop_of_its_products_by_hand():
 
 
 def test_the_first_step_of_all_contestants_agrees(task, outcomes):
-    contestants.check_agreement(outcomes, task.config.learning_rate)
+    contestants.check_agreement(outcomes, task)
     for name, outcome in outcomes.items():
         assert outcome.loss.shape == ((2,) if "2 models" in name else (1,))
 
@@ -66,14 +80,14 @@ def test_one_wrong_weight_stops_the_benchmark(task, start, entries, outcomes, pl
     wrong[layer][leaf].flat[0] += 0.1
     spoilt = entries["plain Flax"].first_step(contestants.Start(wrong, start.chosen))
     with pytest.raises(contestants.AgreementError, match="plain Flax"):
-        contestants.check_agreement({**outcomes, "plain Flax": spoilt}, task.config.learning_rate)
+        contestants.check_agreement({**outcomes, "plain Flax": spoilt}, task)
 
 
 def test_another_batch_stops_the_benchmark(task, start, entries, outcomes):
     other = np.setdiff1d(np.arange(40), start.chosen)[:16]
     spoilt = entries["plain Flax"].first_step(contestants.Start(start.params, other))
     with pytest.raises(contestants.AgreementError, match="first loss"):
-        contestants.check_agreement({**outcomes, "plain Flax": spoilt}, task.config.learning_rate)
+        contestants.check_agreement({**outcomes, "plain Flax": spoilt}, task)
 
 
 def test_a_member_that_is_not_trained_stops_the_benchmark(task, start, outcomes):
@@ -83,7 +97,7 @@ def test_a_member_that_is_not_trained_stops_the_benchmark(task, start, outcomes)
     )
     spoilt = {**outcomes, "ours, 2 models": contestants.Outcome(two.loss, idle)}
     with pytest.raises(contestants.AgreementError, match="after one step"):
-        contestants.check_agreement(spoilt, task.config.learning_rate)
+        contestants.check_agreement(spoilt, task)
 
 
 def test_every_contestant_trains_past_the_end_of_an_epoch(entries):
@@ -195,25 +209,86 @@ def test_the_memory_of_a_population_is_that_of_its_process(monkeypatch, tmp_path
     assert "5.00 MiB for one model more" in shown.getvalue()
 
 
-def test_steps_are_timed_at_every_batch_size(monkeypatch, tmp_path, task):
+def run_steps(monkeypatch, folder, task, **arguments):
+    """What the command prints and what it writes, in one round without PyTorch."""
     shown = io.StringIO()
     monkeypatch.setattr(steps, "CONSOLE", rich.console.Console(file=shown, width=160))
     monkeypatch.setattr(throughput, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(throughput, "has_torch", lambda: False)
     monkeypatch.setattr(contestants, "load_images", lambda: (task.pixels, task.labels, "noise"))
-    steps.run([16], 1, 1, str(tmp_path / "steps.json"))
-    rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
-    assert [row["batch_size"] for row in rows] == [16]
-    assert all(set(row["seconds_per_step"]) == {"ours", "plain Flax"} for row in rows)
-    assert "time / plain Flax" in shown.getvalue()
+    monkeypatch.setattr(machine, "SIDE", 8)
+    steps.run([task.recipe.batch_size], 1, 1, str(folder / "steps.json"), **arguments)
+    return shown.getvalue(), json.loads((folder / "steps.json").read_text())
+
+
+def test_steps_are_timed_at_every_batch_size(monkeypatch, tmp_path, task):
+    shown, written = run_steps(monkeypatch, tmp_path, task)
+    assert [batch["batch_size"] for batch in written["batches"]] == [16]
+    rows = written["batches"][0]["rows"]
+    assert [row["name"] for row in rows] == ["ours", "plain Flax"]
+    assert "core time / plain Flax" in shown
+
+
+def test_steps_of_1998_are_timed_with_the_papers_optimizer(monkeypatch, tmp_path, paper):
+    shown, written = run_steps(monkeypatch, tmp_path, paper, network="lenet5_1998", populations=[2])
+    rows = written["batches"][0]["rows"]
+    assert [(row["name"], row["members"]) for row in rows] == [
+        ("ours", 1),
+        ("ours, sdlm, 2 models", 2),
+    ]
+    assert all(row["core_seconds_per_model_step"]["median"] > 0 for row in rows)
+    assert "of matrix product" in shown
+
+
+def test_what_an_epoch_begins_with_is_spread_over_its_images(monkeypatch, paper, paper_entries):
+    entry = paper_entries["ours, sdlm, 2 models"]
+    clock = iter([0.0, 10.0, 13.0])
+    monkeypatch.setattr(contestants, "time", types.SimpleNamespace(perf_counter=clock.__next__))
+    # 10 s before 40 images, and 3 s for 20 of them.
+    assert entry.train(20) == pytest.approx(20 * (10 / 40 + 3 / 20))
+
+
+def test_pytorch_takes_the_first_step_of_1998(paper, paper_entries):
+    pytest.importorskip("torch")
+    from benchmarks import pytorch
+
+    eager = pytorch.eager(1).make(paper)
+    outcomes = {name: entry.first_step(paper.start) for name, entry in paper_entries.items()}
+    contestants.check_agreement({**outcomes, "PyTorch": eager.first_step(paper.start)}, paper)
+    assert eager.train(50) > 0
+
+    wrong = jax.tree.map(np.array, paper.start.params)
+    wrong["s2"]["coefficient"][0] *= 1.1
+    spoilt = eager.first_step(contestants.Start(wrong, paper.start.chosen))
+    with pytest.raises(contestants.AgreementError, match="PyTorch"):
+        contestants.check_agreement({**outcomes, "PyTorch": spoilt}, paper)
+
+
+def test_steps_are_compared_with_the_fastest_of_the_others():
+    def row(name, seconds, cores):
+        return steps.Row(name, 1, Spread((seconds,)), Spread((cores,)), 0.5)
+
+    rows = [row("ours", 1e-4, 1.0), row("A", 4e-4, 2.0), row("B", 5e-4, 1.0)]
+    shown = io.StringIO()
+    measurement = steps.Measurement(1, "noise", rows, {})
+    rich.console.Console(file=shown, width=160).print(steps.table(measurement))
+    assert "time / A" in shown.getvalue()
+    assert "core time / B" in shown.getvalue()
+    [ours] = [line.split() for line in shown.getvalue().splitlines() if "ours" in line]
+    assert ours == ["ours", "100", "1.0", "100", "0.25", "0.20", "50", "%"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"), [(([], 1, 1), "batch_size"), (([1], 0, 1), "repeats")]
+    ("arguments", "named"),
+    [
+        (([], 1, 1, None), "batch_size"),
+        (([1], 0, 1, None), "repeats"),
+        (([1], 1, 1, None, "relu_max", [2, 2]), "population"),
+    ],
 )
 def test_steps_name_an_argument_out_of_range(arguments, named):
     with pytest.raises(ValueError, match=named):
-        steps.run(*arguments, None)
+        steps.run(*arguments)
 
 
 def test_evaluation_is_timed_once_all_name_the_same_classes(monkeypatch, tmp_path, task):
