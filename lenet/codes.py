@@ -61,3 +61,11 @@ def squared_distances(
     """y_i = sum_j (x_j - w_ij)^2, the Euclidean RBF units of equation (7)."""
     codes = jnp.asarray(BITMAPS[:classes].reshape(classes, UNITS, 1))
     return ((units[None] - codes) ** 2).sum(axis=1)
+
+
+def derivatives(
+    units: Float[Array, "batch 84"], classes: int = 10
+) -> tuple[Float[Array, "batch classes 84"], float]:
+    """Of minus the distances, the first derivatives by each unit, and the second, which is -2."""
+    codes = jnp.asarray(BITMAPS[:classes].reshape(classes, UNITS))
+    return -2 * (units[:, None] - codes[None]), -2.0

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from lenet import codes
 from lenet.losses import LOSSES
 from lenet.model import LeNet
 from lenet.registry import lookup
@@ -72,11 +73,18 @@ def at_the_top(
     """
     per_example = lookup(LOSSES, loss, "loss")
 
-    def energy(units: Float[Array, "units"], label: Int[Array, ""]) -> Float[Array, ""]:
-        return per_example(model.output_of(units[None]), label[None], rbf_j, rbf_scale)[0]
+    def energy(outputs: Float[Array, "classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+        return per_example(outputs[None], label[None], rbf_j, rbf_scale)[0]
 
-    def one(units: Float[Array, "units"], label: Int[Array, ""]) -> Float[Array, "units"]:
-        return jnp.diagonal(jax.hessian(energy)(units, label))
-
+    outputs = model.output_of(top)
+    by_outputs = jax.vmap(jax.hessian(energy))(outputs, labels)
+    if model.head == "rbf":
+        # Each output is a sum over units, so that it has no mixed second derivatives.
+        slopes, bends = codes.derivatives(top, model.classes)
+        gradients = jax.vmap(jax.grad(energy))(outputs, labels)
+        mixed = ((by_outputs @ slopes) * slopes).sum(axis=1)
+        found = mixed + bends * gradients.sum(axis=1, keepdims=True)
+    else:
+        found = jnp.diagonal(by_outputs, axis1=1, axis2=2)
     # None of the losses curves downwards; rounding may.
-    return jnp.maximum(jax.vmap(one)(top, labels), 0)
+    return jnp.maximum(found, 0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lenet import codes, curvature, layers, model
+from lenet import codes, curvature, layers, losses, model
 from lenet.model import LeNet
 
 SHAPE = (16, 16, 1)
@@ -259,6 +259,24 @@ def test_all_convolutions_have_the_same_curvature_with_table_1():
     for found in fast:
         for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(reference), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("head", "units", "loss"),
+    [("rbf", 84, "rbf_mse"), ("rbf", 84, "rbf_map"), ("dense", 10, "cross_entropy")],
+)
+def test_at_the_top_it_is_the_diagonal_of_the_second_derivatives(head, units, loss):
+    network = LeNet(head=head)
+    top, labels = jax.random.normal(jax.random.key(0), (EXAMPLES, units)), jnp.array([0, 4, 8])
+
+    def energy(of_one, label):
+        outputs = network.output_of(of_one[None])
+        return losses.LOSSES[loss](outputs, label[None], 100.0, 0.9)[0]
+
+    expected = [jnp.diagonal(jax.hessian(energy)(x, y)) for x, y in zip(top, labels, strict=True)]
+    found = curvature.at_the_top(network, top, labels, loss, 100.0, 0.9)
+    np.testing.assert_allclose(found, jnp.stack(expected), rtol=1e-3, atol=1e-3)
+    assert jnp.abs(found - found[:, :1]).max() > 0 or loss == "rbf_mse"
 
 
 def test_an_unknown_loss_is_named():
