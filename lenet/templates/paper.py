@@ -146,7 +146,7 @@ def lies_within(paper: float, ours: Sequence[float], uncertainty: float = 0.0) -
         return "yes"
     side = "lower" if high < paper else "higher"
     if low - uncertainty <= paper <= high + uncertainty:
-        return f"no: ours is {side} (± {points(uncertainty)}: yes)"
+        return f"no: {side} (± {points(uncertainty)}: yes)"
     return f"no: ours is {side}"
 
 
@@ -285,7 +285,7 @@ def _error_rows(run: Run, reading: Reading) -> tuple[Cells, ...]:
     again = [trial["train_error"] for trial in reading.finished]
     for what, ours in (
         (f"training error on the fly, pass {passed}", _at(run, reading, "train_error", passed)),
-        (f"training error measured again, pass {last}", again),
+        (f"training error again, pass {last}", again),
     ):
         known = [float(error) for error in ours if error is not None]
         if known:
@@ -318,7 +318,7 @@ def _stability_rows(run: Run, reading: Reading) -> tuple[Cells, ...]:
         ),
         (f"its change {until}", "stable: 0", *found, change_in_words(change)),
         (
-            f"overtraining: a rise {until}",
+            f"overtraining {until}",
             "none",
             *found,
             change_in_words(change, rise_only=True),
@@ -355,12 +355,13 @@ def _row(
 def _how_to_read(reading: Reading) -> str:
     text = (
         "Ours are means over seeds with 95 % intervals of the mean (Student's t). The paper's are "
-        f"of one network; its test errors are uncertain by about ± {points(UNCERTAINTY)} points. "
+        f"of one network; its test errors are uncertain by about ± {points(UNCERTAINTY)} points, "
+        "which is in brackets where it reaches our interval. "
     )
     if not reading.distorted:
         text += (
             "On the fly is during the pass, while the weights still change, as in the paper's "
-            "figure 5; measured again is after the pass. "
+            "figure 5; again is after it, on all training images. "
         )
     if reading.passes > STABLE_PASS:
         text += "Changes are paired by seed; no pass was picked by its test error. "
