@@ -15,8 +15,7 @@ from configs import lenet5_1998
 
 def get_config() -> ConfigDict:
     config = lenet5_1998.get_config()
-    config.damping = 0.02
-    config.curvature_interval = 0
+    config.learning_rate = 5e-4
     config.sweep.seed = (0, 1)
     losses = {"loss (8)": "rbf_mse", "loss (9)": "rbf_map"}
     for name, change in {

@@ -51,6 +51,7 @@ ONLY_RENEWED = {
 def get_config() -> ConfigDict:
     config = lenet5_1998.get_config()
     config.holdout = 10_000
+    config.learning_rate = 5e-4
     config.num_epochs = 10
     config.sweep.seed = (1000, 1001)
     readings = {f"damped{name}": DAMPED | change for name, change in (BOTH | ONLY_DAMPED).items()}
