@@ -733,6 +733,15 @@ def test_each_cell_of_the_grid_is_the_mean_over_its_seeds(tmp_path):
     assert drawn[-1] == "Lowest: relu with max pooling, 2.22 %"
 
 
+def test_a_grid_is_drawn_only_of_cells_that_differ_in_their_two_factors_alone(tmp_path):
+    cells = dict(SWEPT)
+    cells["relu", "average", 3] = cells.pop(("relu", "average"))
+    path = {(*cell, 0)[:3]: seeds for cell, seeds in cells.items()}
+    workdir = sweep_run(tmp_path, path, ("activation", "pooling", "batch_size"))
+    report.write(str(workdir))
+    assert not list((workdir / "figures").glob("grid_*"))
+
+
 def test_a_grid_over_more_factors_averages_the_rest_seed_by_seed(tmp_path):
     cells = {
         (activation, pooling, head): ((*range(2 + index),), (*range(4 + index),))

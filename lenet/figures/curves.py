@@ -103,7 +103,7 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=whole, min_n_ticks=1))
         axes.set_xlabel(xlabel)
         axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
-        axes.set_title(title)
+        headline(figure, title)
         if named_at_ends:
             _label_line_ends(axes, curves, factor)
         else:

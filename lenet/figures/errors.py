@@ -1,6 +1,7 @@
 """Final errors: of every seed, their differences, and the grid of two factors."""
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from lenet.figures.style import (
 )
 
 WIDE = 3
+WIDEST_LABEL = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +169,7 @@ def differences(rows: Sequence[Difference], *, title: str, xlabel: str) -> Figur
             axes,
             [[100 * value for value in (row.difference, *(row.interval or ()))] for row in rows],
         )
-        axes.set_xlabel(xlabel)
+        axes.set_xlabel(textwrap.fill(xlabel, WIDEST_LABEL))
         headline(figure, title)
         return figure
 

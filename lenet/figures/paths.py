@@ -1,6 +1,7 @@
 """Changes one at a time: the error along a path of variants, and what single changes make of it."""
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ VERDICTS = {
 # Errors that span more are on a log scale; differences so many times the usual one are cut off.
 WIDE = 4
 FAR = 6
+WIDEST_LABEL = 36
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,9 @@ def waterfall(steps: Sequence[Step], *, title: str) -> Figure:
             )
         _scale([step.mean for step in steps if step.mean], left)
         _draw_changes(right, [step.change for step in steps])
-        left.set_yticks(range(len(steps)), [_with_diverged(step) for step in steps])
+        left.set_yticks(
+            range(len(steps)), [_row_label(step.label, step.diverged) for step in steps]
+        )
         left.set_ylim(len(steps) - 0.5, -0.5)
         left.set_xlabel("mean test error (%)")
         right.set_xlabel("change at this step (points)")
@@ -91,7 +95,7 @@ def changes(rows: Sequence[Difference], *, title: str, xlabel: str) -> Figure:
         figure = Figure(figsize=(7.4, 1.7 + 0.34 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         _draw_changes(axes, rows)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_yticks(range(len(rows)), [_row_label(row.label) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(xlabel)
         rows_only(axes)
@@ -147,9 +151,11 @@ def _reach(rows: Sequence[Difference | None]) -> float:
 
 
 def _scale(means: Sequence[float], axes: Axes) -> None:
+    """A log scale for errors that span much, of which intervals may lead to where there is none."""
     if not means or max(means) <= WIDE * min(means):
         return
     axes.set_xscale("log")
+    axes.set_xlim(left=100 * min(means) / 1.4)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -168,8 +174,8 @@ def _note(axes: Axes, row: int, text: str) -> None:
     )
 
 
-def _with_diverged(step: Step) -> str:
-    return f"{step.label} ({step.diverged} diverged)" if step.diverged else step.label
+def _row_label(label: str, diverged: int = 0) -> str:
+    return textwrap.fill(f"{label} ({diverged} diverged)" if diverged else label, WIDEST_LABEL)
 
 
 def _explain(figure: Figure) -> None:

@@ -102,11 +102,11 @@ def _changed(run: Run, entry: Fields) -> list[str]:
 
 
 def _step_label(run: Run, entry: Fields) -> str:
-    """The name of a step, and what it changes where that is not in the name."""
+    """The name of a step, and the one value that it changes where the name does not say that."""
     label, changed = run.labels[entry["a"]], _changed(run, entry)
-    if label.startswith("+") or all(value in label for value in changed):
+    if len(changed) != 1 or label.startswith("+") or changed[0] in label:
         return label
-    return f"{label}: {', '.join(changed)}"
+    return f"{label}: {changed[0]}"
 
 
 def _step_sentence(run: Run, entry: Fields) -> str:

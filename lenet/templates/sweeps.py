@@ -30,7 +30,11 @@ TARGETS = tuple(digits * scale for scale in (0.1, 0.01, 0.001) for digits in (5,
 
 
 def grid(run: Run) -> Section | None:
-    """The mean test error for each two values of two factors, for every pair of factors."""
+    """The mean test error for each two values of two factors, for every pair of factors.
+
+    Only of pairs whose cells all have the same values of the other factors: the cells of others
+    would differ in more than their two factors.
+    """
     factors = run.factors
     drawn = [
         found
@@ -53,7 +57,7 @@ def grid(run: Run) -> Section | None:
 def _grid(run: Run, first: str, second: str) -> Plot | None:
     rows, columns = run.factors[first], run.factors[second]
     cells = [[_cell(run, {first: row, second: column}) for column in columns] for row in rows]
-    if any(cell is None for line in cells for cell in line):
+    if any(cell is None for line in cells for cell in line) or not _balanced(run, first, second):
         return None
     means = {
         f"{phrase(first, row)} with {phrase(second, column)}": cell.mean
@@ -76,6 +80,16 @@ def _grid(run: Run, first: str, second: str) -> Plot | None:
     name = f"grid_{file_name(first)}_{file_name(second)}"
     caption = f"Mean test error (%) by {_word(first)} and {_word(second)}."
     return plot(name, figure, f"{caption} {title}.", caption)
+
+
+def _balanced(run: Run, first: str, second: str) -> bool:
+    """Whether every two values of two factors were tried with the same values of the others."""
+    others: dict[tuple[str, str], set[str]] = {}
+    for trial in run.summary["trials"]:
+        values = {field: repr(trial["overrides"].get(field)) for field in run.factors}
+        rest = {field: value for field, value in values.items() if field not in (first, second)}
+        others.setdefault((values[first], values[second]), set()).add(repr(rest))
+    return len(set(map(frozenset, others.values()))) == 1
 
 
 def _cell(run: Run, wanted: Fields) -> figures.Cell | None:
