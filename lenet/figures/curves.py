@@ -21,6 +21,8 @@ from lenet.figures.style import (
 )
 
 WIDE = 3
+# More values than these have no room to be named; the powers of ten are.
+MAX_TICKS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +153,16 @@ def sensitivity(variants: Sequence[Sensitivity], *, title: str, xlabel: str, yla
         if values and values[0] > 0:
             panels[0].set_xscale("log")
             panels[0].set_xlim(values[0] / 1.6, values[-1] * 1.6)
-        panels[0].xaxis.set_major_locator(FixedLocator(values))
+        crowded = panels[0].get_xscale() == "log" and len(values) > MAX_TICKS
+        locator = LogLocator(numticks=MAX_TICKS) if crowded else FixedLocator(values)
+        panels[0].xaxis.set_major_locator(locator)
         panels[0].xaxis.set_minor_locator(NullLocator())
         panels[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for axes in panels:
             axes.tick_params(
-                axis="x", labelsize=8.5, labelrotation=45 if len(values) > 5 or columns > 2 else 0
+                axis="x",
+                labelsize=8.5,
+                labelrotation=45 if not crowded and (len(values) > 5 or columns > 2) else 0,
             )
         errors = [100 * error for v in variants for seeds in v.errors for error in seeds]
         _scale_values(panels[0], [np.array(errors)])

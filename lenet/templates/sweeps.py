@@ -234,6 +234,10 @@ def _sensitivity(run: Run, entries: Sequence[Fields], field: str) -> Plot:
         title = f"Every variant does best with {phrase(field, chosen[0])}"
     elif len(chosen) == 1:
         title = f"The lowest validation error comes with {phrase(field, chosen[0])}"
+    elif len({panel.values for panel in panels}) > 1:
+        title = (
+            f"Each variant has a {_word(field)} of its own, from {chosen[0]:g} to {chosen[-1]:g}"
+        )
     else:
         title = f"The best {_word(field)} lies between {chosen[0]:g} and {chosen[-1]:g}"
     return plot(
@@ -262,7 +266,11 @@ def _edges(run: Run, entries: Sequence[Fields], fields: Sequence[str]) -> str:
                 found.append(f"{_label(run, entry['variant'])} ({phrase(field, value)}, the {end})")
     if not found:
         return ""
-    return f"**At the edge of what was tried**: {'; '.join(found)}. A better value may lie beyond."
+    told = "; ".join(found)
+    if len(found) > MAX_ROWS:
+        count = len({entry["variant"] for entry in entries})
+        told = f"{len(found)} choices of {count} variants, as the figures show"
+    return f"**At the edge of what was tried**: {told}. A better value may lie beyond."
 
 
 def _without_choice(run: Run, entries: Sequence[Fields]) -> str:
