@@ -21,7 +21,7 @@ from lenet.figures.style import (
 )
 
 WIDE = 3
-WIDEST_LABEL = 40
+WIDEST_LABEL = 48
 
 
 @dataclasses.dataclass(frozen=True)

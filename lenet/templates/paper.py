@@ -123,6 +123,11 @@ def section(run: Run) -> Section | None:
     common = len({json.dumps(model, sort_keys=True) for model in models}) == 1
     if len(run.labels) == 1:
         return Section(TITLE, (*_structure(models[0]), *_results(run, readings[0], "")))
+    compared = [
+        (reading, model)
+        for reading, model in zip(readings, models, strict=True)
+        if not (reading.finished and reading.other_images)
+    ]
     folded = [
         Details(
             _in_a_line(run, reading),
@@ -131,9 +136,15 @@ def section(run: Run) -> Section | None:
                 *_results(run, reading, f"_{file_name(reading.name)}"),
             ),
         )
-        for reading, model in zip(readings, models, strict=True)
+        for reading, model in compared
     ]
-    return Section(TITLE, (*(_structure(models[0]) if common else ()), *folded))
+    apart = len(readings) - len(compared)
+    told = Text(
+        f"The errors of {plural(apart, 'variant')} are {NOT_COMPARED} with the paper's, as they "
+        "are of other images, or of networks trained on others."
+    )
+    structure = _structure(models[0]) if common else ()
+    return Section(TITLE, (*structure, *folded, *([told] if apart else ())))
 
 
 def lies_within(paper: float, ours: Sequence[float], uncertainty: float = 0.0) -> str:

@@ -12,6 +12,7 @@ from scipy import stats
 TITLES = {
     "mnist": "MNIST",
     "mnist_5k": "the subset mnist_5k",
+    "mnist_holdout": "MNIST, images held out",
     "fashion_mnist": "Fashion-MNIST",
     "kmnist": "KMNIST",
     "cifar10": "CIFAR-10",
@@ -73,10 +74,16 @@ class Run:
 
     @property
     def factors(self) -> Mapping[str, tuple[Any, ...]]:
-        """The swept fields that distinguish variants, with the values that each has."""
+        """The swept fields that distinguish variants, with the values that each has.
+
+        Where variants are declared, what they say themselves is no factor.
+        """
+        swept = self.config.get("sweep", {}) if self.config.get("variants") else None
         levels: dict[str, list[Any]] = {}
         for trial in self.summary["trials"]:
             for field, value in trial["overrides"].items():
+                if swept is not None and field not in swept:
+                    continue
                 if field not in ("seed", *self.tuned_fields):
                     values = levels.setdefault(field, [])
                     if value not in values:
