@@ -171,6 +171,21 @@ def test_every_seed_is_a_dot_and_every_diverged_one_is_counted():
     assert "2 diverged" in texts(figure)
 
 
+def test_a_variant_far_from_the_others_leaves_them_room_and_is_told():
+    near = [
+        figures.ErrorsOfVariant(str(row), (0.010 + 0.001 * row, 0.012 + 0.001 * row))
+        for row in range(6)
+    ]
+    far = figures.ErrorsOfVariant("far", (0.013, 0.8865))
+    figure = figures.errors_by_variant([*near, far], title="T")
+    low, high = figure.axes[0].get_xlim()
+    assert 0.9 < low < 1.0
+    assert 1.7 < high < 1.8
+    assert "to 88.6 \N{RIGHTWARDS ARROW}" in texts(figure)
+    whole = figures.errors_by_variant(near, title="T")
+    assert not [text for text in texts(whole) if text.startswith("to ")]
+
+
 def test_confusion_matrix_prints_the_counts_that_are_not_zero():
     counts = np.array([[5, 2, 0], [0, 7, 0], [1, 0, 9]])
     figure = figures.confusion_matrix(counts, ("0", "1", "2"), title="T")
