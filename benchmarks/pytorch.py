@@ -167,7 +167,7 @@ def eager(threads: int = 0) -> Contestant:
     Args:
         threads: how many it uses; those of the task, if there are none.
     """
-    name = f"PyTorch eager, {threads} thread{'s' * (threads > 1)}" if threads else "PyTorch eager"
+    name = f"PyTorch, {threads} thread{'s' * (threads > 1)}" if threads else "PyTorch eager"
     return Contestant(name, 1, lambda task: _make_single(task, threads=threads))
 
 

@@ -28,7 +28,7 @@ from benchmarks.contestants import Contestant, Entry
 from benchmarks.results import CONSOLE, Spread, numbers
 from lenet import experiment, workdir
 
-# In each round: enough steps for a clock, and enough images for the largest batches.
+# In each round: enough steps for a clock, unless the batches are large.
 STEPS, IMAGES = 3000, 16_384
 
 
@@ -90,7 +90,12 @@ def enter(network: str, populations: Sequence[int], threads: int) -> tuple[Conte
 
 
 def measure(
-    network: str, populations: Sequence[int], batch_size: int, repeats: int, threads: int
+    network: str,
+    populations: Sequence[int],
+    batch_size: int,
+    repeats: int,
+    threads: int,
+    steps: int,
 ) -> Measurement:
     """Seconds a step and model of every contestant.
 
@@ -104,7 +109,7 @@ def measure(
     contestants.check_agreement(
         {name: entry.first_step(task.start) for name, entry in entries.items()}, task
     )
-    count = max(batch_size, min(STEPS * batch_size, IMAGES, len(task.labels)))
+    count = max(batch_size, min(steps * batch_size, IMAGES, len(task.labels)))
     rates = throughput.products(threads)
     cores: dict[str, list[float]] = {name: [] for name in entries}
     turns = {name: _turn(entry, count, cores[name]) for name, entry in entries.items()}
@@ -142,11 +147,12 @@ def table(measurement: Measurement) -> rich.table.Table:
     base = min(others, key=lambda row: row.seconds.median, default=None)
     core_base = min(others, key=lambda row: row.core_seconds.median, default=None)
     drawn.add_column("")
-    columns = ["us", "cores busy", "us of one core"]
-    columns += [f"time / {base.name}"] if base else []
-    columns += [f"core time / {core_base.name}"] if core_base else []
-    for column in (*columns, "of matrix product"):
-        drawn.add_column(column, justify="right")
+    columns = ["us", "cores\nbusy", "us of\none core"]
+    columns += [f"time /\n{base.name}"] if base else []
+    columns += [f"core time /\n{core_base.name}"] if core_base else []
+    for column in (*columns, "of matrix\nproduct"):
+        # Headings of several lines leave room for ranges.
+        drawn.add_column(column.replace(", ", ",\n"), justify="right")
     for row in rows:
         ratios = [row.seconds / base.seconds] if base else []
         ratios += [row.core_seconds / core_base.core_seconds] if core_base else []
@@ -154,7 +160,7 @@ def table(measurement: Measurement) -> rich.table.Table:
             row.name,
             (row.seconds * 1e6).text(0),
             f"{row.cores.median:.1f}",
-            (row.core_seconds * 1e6).text(0),
+            f"{1e6 * row.core_seconds.median:.0f}",
             *(ratio.text() for ratio in ratios),
             f"{100 * row.share:.0f} %",
         )
@@ -168,6 +174,7 @@ def run(
     json_path: str | None,
     network: str = "relu_max",
     populations: Sequence[int] = (1,),
+    steps: int = STEPS,
 ) -> None:
     """Measures and prints, and writes the JSON file if it has a path.
 
@@ -178,15 +185,17 @@ def run(
     for flag, values in (("batch_size", batch_sizes), ("population", populations)):
         if not values or min(values) < 1 or len({*values}) < len(values):
             raise ValueError(f"{flag}={[*values]} must be different numbers from 1 up")
-    if repeats < 1 or threads < 1:
-        raise ValueError(f"repeats={repeats} and threads={threads} must be at least 1")
+    if min(repeats, threads, steps) < 1:
+        raise ValueError(
+            f"repeats={repeats}, threads={threads} and steps={steps} must be at least 1"
+        )
     described = machine.describe()
     CONSOLE.print(machine.sentence(described))
     if not throughput.has_torch():
         CONSOLE.print(throughput.INSTALL_TORCH)
     found = []
     for batch_size in batch_sizes:
-        found.append(measure(network, populations, batch_size, repeats, threads))
+        found.append(measure(network, populations, batch_size, repeats, threads, steps))
         CONSOLE.print(throughput.rates_sentence(found[-1].rates))
         CONSOLE.print(table(found[-1]))
     CONSOLE.print(f"images: {found[0].source}")
@@ -199,6 +208,7 @@ def run(
                 "machine": described,
                 "images": found[0].source,
                 "repeats": repeats,
+                "steps": steps,
                 "threads": threads,
                 "batches": [_to_json(measurement) for measurement in found],
             },
@@ -234,7 +244,15 @@ def main(argv: Sequence[str]) -> None:
         jax.config.update("jax_platforms", "cpu")
         experiment.cache_compilations()
         experiment.use_cores_as_devices(max(populations, default=1))
-        run(batch_sizes, values.repeats, values.threads, values.json, values.network, populations)
+        run(
+            batch_sizes,
+            values.repeats,
+            values.threads,
+            values.json,
+            values.network,
+            populations,
+            values.steps,
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -244,6 +262,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("batch_size", ["1", "8", "32", "128", "512", "1024"], "Images a step.")
     flags.DEFINE_list("population", ["1"], "How many models ours trains at once; several.")
     flags.DEFINE_integer("repeats", 5, "Rounds that count.")
+    flags.DEFINE_integer("steps", STEPS, f"In each round, of {IMAGES:,} images at most.")
     flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
     flags.DEFINE_string("json", None, "A file for the results.")
     app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))

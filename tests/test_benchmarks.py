@@ -226,7 +226,8 @@ def test_steps_are_timed_at_every_batch_size(monkeypatch, tmp_path, task):
     assert [batch["batch_size"] for batch in written["batches"]] == [16]
     rows = written["batches"][0]["rows"]
     assert [row["name"] for row in rows] == ["ours", "plain Flax"]
-    assert "core time / plain Flax" in shown
+    assert "core time /" in shown
+    assert "plain Flax" in shown
 
 
 def test_steps_of_1998_are_timed_with_the_papers_optimizer(monkeypatch, tmp_path, paper):
@@ -237,7 +238,7 @@ def test_steps_of_1998_are_timed_with_the_papers_optimizer(monkeypatch, tmp_path
         ("ours, sdlm, 2 models", 2),
     ]
     assert all(row["core_seconds_per_model_step"]["median"] > 0 for row in rows)
-    assert "of matrix product" in shown
+    assert "cores" in shown
 
 
 def test_what_an_epoch_begins_with_is_spread_over_its_images(monkeypatch, paper, paper_entries):
@@ -272,8 +273,8 @@ def test_steps_are_compared_with_the_fastest_of_the_others():
     shown = io.StringIO()
     measurement = steps.Measurement(1, "noise", rows, {})
     rich.console.Console(file=shown, width=160).print(steps.table(measurement))
-    assert "time / A" in shown.getvalue()
-    assert "core time / B" in shown.getvalue()
+    names = next(line.split() for line in shown.getvalue().splitlines() if "busy" in line)
+    assert names == ["us", "busy", "one", "core", "A", "B", "product"]
     [ours] = [line.split() for line in shown.getvalue().splitlines() if "ours" in line]
     assert ours == ["ours", "100", "1.0", "100", "0.25", "0.20", "50", "%"]
 
@@ -284,6 +285,7 @@ def test_steps_are_compared_with_the_fastest_of_the_others():
         (([], 1, 1, None), "batch_size"),
         (([1], 0, 1, None), "repeats"),
         (([1], 1, 1, None, "relu_max", [2, 2]), "population"),
+        (([1], 1, 1, None, "relu_max", [1], 0), "steps"),
     ],
 )
 def test_steps_name_an_argument_out_of_range(arguments, named):
