@@ -205,10 +205,11 @@ def training_flop(model: models.LeNet, image_shape: tuple[int, int, int]) -> int
     """Floating-point operations the network itself asks for to train on one image.
 
     Each multiply-add is two. The backward pass has one product for the weights and one for the
-    inputs of each layer; only the first layer's inputs need no gradient.
+    inputs of each layer; only the first layer's inputs and the fixed codes need no gradient.
     """
-    summary = models.summarize(model, image_shape)
-    return 2 * (3 * summary.multiply_adds - summary.layers[0].multiply_adds)
+    first, *others = models.summarize(model, image_shape).layers
+    products = [(3 if layer.parameters else 2) * layer.multiply_adds for layer in others]
+    return 2 * (2 * first.multiply_adds + sum(products))
 
 
 def check_agreement(outcomes: Mapping[str, Outcome], task: Task) -> None:

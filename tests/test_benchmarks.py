@@ -66,6 +66,11 @@ def test_a_training_step_counts_the_flop_of_its_products_by_hand():
     by_hand = 2 * (2 * c1 + 3 * (c3 + c5 + f6 + output))
     assert contestants.training_flop(LeNet(), (32, 32, 1)) == by_hand == 2_263_920
 
+    s2, s4, table_1, codes = 14 * 14 * 6, 5 * 5 * 16, 10 * 10 * 60 * 25, 84 * 10
+    by_hand = 2 * (2 * c1 + 3 * (s2 + table_1 + s4 + c5 + f6) + 2 * codes)
+    paper = LeNet(pooling="subsampling", connections="table1", head="rbf")
+    assert contestants.training_flop(paper, (32, 32, 1)) == by_hand
+
 
 def test_the_first_step_of_all_contestants_agrees(task, outcomes):
     contestants.check_agreement(outcomes, task)
