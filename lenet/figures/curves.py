@@ -121,8 +121,9 @@ def _draw_reference(axes: Axes, label: str, value: float, index: int) -> None:
         label,
         (0, value),
         xycoords=("axes fraction", "data"),
-        xytext=(4, 3),
+        xytext=(4, -3),
         textcoords="offset points",
+        va="top",
         fontsize=9,
         color=PALETTE["muted"],
     )
