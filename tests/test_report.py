@@ -1008,3 +1008,13 @@ def test_without_checkpoints_the_report_says_why_there_are_no_kernels(tmp_path):
     for text in written(one_run(tmp_path)):
         assert "Kernels and feature maps are not drawn" in text
         assert "has no checkpoint yet" in text
+
+
+def test_trials_that_are_no_better_than_a_constant_answer_are_named(tmp_path):
+    most = np.bincount(LABELS).max()
+    wrong = len(LABELS) - most
+    cells = {("tanh",): (range(3), range(wrong)), ("relu",): (range(2), range(3))}
+    for text in written(sweep_run(tmp_path, cells, ("activation",))):
+        assert "1 trial learned nothing" in text
+        assert "tanh (1 of 2)" in text
+        assert "relu (" not in text

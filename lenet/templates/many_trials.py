@@ -1,5 +1,9 @@
 """What a report says of a run with several trials: variants, and each of them with its seeds."""
 
+import collections
+
+import numpy as np
+
 from lenet import figures
 from lenet.templates import shared
 from lenet.templates.document import (
@@ -80,8 +84,34 @@ def overview(run: Run) -> Section:
             *shared.notices(run),
             Facts(tuple(facts)),
             _variants(run),
+            *_unlearned(run),
             Text(meaning),
             Text(shared.dataset_sentence(run)),
+        ),
+    )
+
+
+def _unlearned(run: Run) -> tuple[Text, ...]:
+    """Which trials are no better than a constant answer; they count in the means all the same."""
+    images = len(run.test_labels)
+    guess = images - int(np.bincount(run.test_labels).max())
+    lost = [
+        trial["variant"]
+        for trial in run.summary["trials"]
+        if not diverged(trial) and round(trial["test_error"] * images) >= guess
+    ]
+    if not lost:
+        return ()
+    counts = collections.Counter(lost)
+    each = ", ".join(
+        f"{run.labels[variant]} ({count} of {len(run.trials_of(variant))})"
+        for variant, count in counts.items()
+    )
+    return (
+        Text(
+            f"**{plural(len(lost), 'trial')} learned nothing**: {each}. Naming the most frequent "
+            f"class, whatever the image, has a test error of {percent(guess / images)} as well, or a lower "
+            "one. They have not diverged and count in all means."
         ),
     )
 
