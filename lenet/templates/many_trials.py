@@ -110,8 +110,8 @@ def _unlearned(run: Run) -> tuple[Text, ...]:
     return (
         Text(
             f"**{plural(len(lost), 'trial')} learned nothing**: {each}. Naming the most frequent "
-            f"class, whatever the image, has a test error of {percent(guess / images)} as well, or a lower "
-            "one. They have not diverged and count in all means."
+            f"class, whatever the image, has a test error of {percent(guess / images)} as well, or "
+            "a lower one. They have not diverged and count in all means."
         ),
     )
 
