@@ -56,7 +56,7 @@ CHANGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("rates of 1998", "cosine schedule", {"schedule": "cosine"}),
 )
 # By optimizer, batch size and loss. All but Adam's with batches of 1 lie about what did best in two
-# epochs on 20,000 training images, on 5,000 others of them.
+# epochs on 25,000 training images, measured on 5,000 others.
 RATES = {
     ("sdlm", 1, "rbf_map"): (2.5e-4, 5e-4, 1e-3),
     ("sdlm", 1, "cross_entropy"): (4e-3, 8e-3, 1.6e-2),
