@@ -144,7 +144,7 @@ FIELDS = {
     "head": "dense",
     "widths": (6, 16, 120, 84),
     "initialization": "lecun_normal",
-    "convolution": "polyphase",
+    "convolution": "auto",
 }
 
 
