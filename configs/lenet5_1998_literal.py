@@ -2,10 +2,9 @@
 
     python main.py --config=configs/lenet5_1998_literal.py
 
-mu = 0.02, eta from 5e-4, initial weights of 2.4 / F, curvature once a pass: for both losses, and
-for initial weights of 2.4 / sqrt(F) as well. Training diverges: the report tells where. The last
-two estimate the curvature anew after every 2,000 patterns, from 2.4 / sqrt(F), all else as printed:
-these are stable. Two seeds.
+mu = 0.02, eta from 5e-4, initial weights of 2.4 / F, curvature once a pass, for both losses: the
+network saturates in the first pass and learns nothing. Then the same from 2.4 / sqrt(F), which
+trains; and with the curvature estimated anew after every 2,000 patterns as well. Two seeds.
 """
 
 from ml_collections import ConfigDict

@@ -56,7 +56,8 @@ CHANGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("rates of 1998", "cosine schedule", {"schedule": "cosine"}),
 )
 # By optimizer, batch size and loss. Those of momentum, and of Adam with batches of 128, lie about
-# what did best in two epochs on 25,000 training images, measured on 5,000 others; the rest is a guess.
+# what did best in two epochs on 25,000 training images, measured on 5,000 others; the rest are
+# guesses.
 RATES = {
     ("sdlm", 1, "rbf_map"): (5e-5, 1e-4, 2e-4),
     ("sdlm", 1, "cross_entropy"): (1e-4, 3e-4, 1e-3),
