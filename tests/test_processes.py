@@ -97,6 +97,8 @@ def lines(workdir):
 def results(workdir):
     summary = json.loads((workdir / "summary.json").read_text())
     del summary["timing"], summary["command"]
+    for variant in summary["variants"]:
+        del variant["train_seconds"]
     return summary
 
 
