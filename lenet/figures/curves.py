@@ -16,11 +16,11 @@ from lenet.figures.style import (
     SERIES,
     headline,
     line_style,
+    log_if_wide,
     series_color,
     styled,
 )
 
-WIDE = 3
 # More values than these have no room to be named; the powers of ten are.
 MAX_TICKS = 8
 
@@ -64,7 +64,7 @@ def learning_curves(
     xlabel: str = "epochs",
     references: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Values against epochs, on a log scale where they span more than a factor of `WIDE`.
+    """Values against epochs, on a log scale where they span more than a factor of `style.WIDE`.
 
     With `percent` the values are fractions and are drawn as percent. Bands of more than six lines
     would hide each other and are left out. `references`, what published values are of, become
@@ -133,7 +133,7 @@ def sensitivity(variants: Sequence[Sensitivity], *, title: str, xlabel: str, yla
     """Errors against a number of the config, a panel a variant, every seed a dot.
 
     The number is on a log scale if all of its values are positive, and so are the errors where they
-    span more than a factor of `WIDE`. Seeds that diverged are counted at the top of their value.
+    span much. Seeds that diverged are counted at the top of their value.
     """
     columns = min(2 if len(variants) <= len(SERIES) else 4, len(variants))
     rows = math.ceil(len(variants) / columns)
@@ -225,14 +225,7 @@ def _draw_sensitivity(axes: Axes, variant: Sensitivity, index: int) -> None:
 def _scale_values(axes: Axes, values: Sequence[Float[np.ndarray, " _"]]) -> None:
     numbers = np.concatenate([np.asarray(value, float) for value in values] or [np.zeros(0)])
     numbers = numbers[np.isfinite(numbers)]
-    if len(numbers) and numbers.min() > 0 and numbers.max() / numbers.min() > WIDE:
-        axes.set_yscale("log")
-        narrow = numbers.max() / numbers.min() < 12
-        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)
-        axes.yaxis.set_major_locator(LogLocator(subs=subs))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    elif len(numbers):
+    if not log_if_wide(axes.yaxis, numbers) and len(numbers):
         axes.set_ylim(bottom=min(0.0, float(numbers.min())))
 
 

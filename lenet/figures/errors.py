@@ -7,20 +7,19 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lenet.figures.style import (
     LINE_STYLES,
     PALETTE,
     headline,
     in_view,
+    log_if_wide,
     rows_only,
     series_color,
     styled,
     zoom,
 )
 
-WIDE = 3
 WIDEST_LABEL = 48
 
 
@@ -178,7 +177,7 @@ def errors_against_seconds(costs: Sequence[Cost], *, title: str) -> Figure:
     """Mean test error against the training time of a model, a dot a variant.
 
     The best are filled. Those that are named have a number, which the legend explains. Axes that
-    span more than a factor of `WIDE` are on a log scale.
+    span much are on a log scale.
     """
     named = [cost for cost in costs if cost.named]
     with styled():
@@ -207,15 +206,8 @@ def errors_against_seconds(costs: Sequence[Cost], *, title: str) -> Figure:
                 color=PALETTE["blue" if cost.best else "muted"],
                 fontweight="bold",
             )
-        for axis, scale, values in (
-            (axes.xaxis, axes.set_xscale, [cost.seconds for cost in costs]),
-            (axes.yaxis, axes.set_yscale, [100 * cost.mean for cost in costs]),
-        ):
-            if min(values) > 0 and max(values) > WIDE * min(values):
-                scale("log")
-                axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-                axis.set_minor_locator(NullLocator())
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        log_if_wide(axes.xaxis, [cost.seconds for cost in costs])
+        log_if_wide(axes.yaxis, [100 * cost.mean for cost in costs])
         axes.grid(axis="x", visible=True)
         axes.set_xlabel("training seconds of a model")
         axes.set_ylabel("mean test error (%)")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lenet.figures.errors import Difference
-from lenet.figures.style import PALETTE, headline, rows_only, styled
+from lenet.figures.style import PALETTE, headline, in_view, log_if_wide, rows_only, styled
 
 # The colour, the mark and the meaning of a change that is for the better, the worse, or not known.
 VERDICTS = {
@@ -18,9 +17,6 @@ VERDICTS = {
     "worse": ("vermillion", ">", "raises the error"),
     "open": ("muted", "o", "cannot be told from no change"),
 }
-# Errors that span more are on a log scale; differences so many times the usual one are cut off.
-WIDE = 4
-FAR = 6
 WIDEST_LABEL = 36
 
 
@@ -142,23 +138,15 @@ def _draw_changes(axes: Axes, rows: Sequence[Difference | None]) -> None:
 
 
 def _reach(rows: Sequence[Difference | None]) -> float:
-    """How far from zero the axis goes, in points: not to what is FAR times the usual end."""
-    ends = sorted(
-        100 * max(map(abs, (row.difference, *(row.interval or ())))) for row in rows if row
-    )
-    near = [end for end in ends if end <= FAR * ends[len(ends) // 2]]
-    return 1.08 * near[-1] if near and near[-1] else 1.0
+    """How far from zero the axis goes, in points: not to what is far from the others."""
+    ends = [100 * max(map(abs, (row.difference, *(row.interval or ())))) for row in rows if row]
+    return 1.08 * (in_view(ends)[1] if ends else 0.0) or 1.0
 
 
 def _scale(means: Sequence[float], axes: Axes) -> None:
     """A log scale for errors that span much, of which intervals may lead to where there is none."""
-    if not means or max(means) <= WIDE * min(means):
-        return
-    axes.set_xscale("log")
-    axes.set_xlim(left=100 * min(means) / 1.4)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if log_if_wide(axes.xaxis, [100 * mean for mean in means]):
+        axes.set_xlim(left=100 * min(means) / 1.4)
 
 
 def _note(axes: Axes, row: int, text: str) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # The series are Okabe and Ito's, which colour-blind readers can tell apart.
 PALETTE: Mapping[str, str] = {
@@ -27,7 +30,8 @@ PALETTE: Mapping[str, str] = {
 SERIES = ("blue", "vermillion", "green", "pink", "orange", "sky")
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
 POINTS_PER_INCH = 72
-FAR = 8.0
+FAR = 20.0
+WIDE = 3
 BOLD_CHARACTER = 6.9  # points, on average
 
 _STYLE: dict[Any, Any] = {
@@ -90,15 +94,35 @@ def rows_only(axes: Axes) -> None:
     axes.grid(axis="x", visible=True)
 
 
+def log_if_wide(axis: Axis, values: Sequence[float] | Float[np.ndarray, " _"]) -> bool:
+    """Puts an axis on a log scale if its values are positive and span more than a factor of `WIDE`.
+
+    Returns:
+        Whether it did.
+    """
+    if len(values) == 0 or min(values) <= 0 or max(values) <= WIDE * min(values):
+        return False
+    if axis is axis.axes.xaxis:
+        axis.axes.set_xscale("log")
+    else:
+        axis.axes.set_yscale("log")
+    narrow = max(values) < 12 * min(values)
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return True
+
+
 def in_view(values: Sequence[float]) -> tuple[float, float]:
     """The least and the greatest of the values that are not far from most of them.
 
-    Far is `FAR` times the distance of the quartiles beyond these, where Tukey's box plot says 3.
+    Far is `FAR` times as far from their median as half of them are.
     """
-    first, third = np.quantile(values, [0.25, 0.75])
-    reach = FAR * (third - first)
-    inside = [value for value in values if first - reach <= value <= third + reach]
-    return min(inside), max(inside)
+    distances = np.abs(np.asarray(values) - np.median(values))
+    reach = FAR * np.median(distances) or np.inf
+    inside = np.asarray(values)[distances <= reach]
+    return float(inside.min()), float(inside.max())
 
 
 def zoom(axes: Axes, rows: Sequence[Sequence[float]]) -> None:
