@@ -21,7 +21,7 @@ from flax.training.train_state import TrainState
 from jaxtyping import Array, Float, Float32, Int, Int32, UInt8
 from ml_collections import ConfigDict
 
-from configs import base, relu_max
+from configs import lenet5_1998, relu_max
 from lenet import data as datasets
 from lenet import model as models
 from lenet import program as programs
@@ -119,21 +119,8 @@ def _relu_max() -> ConfigDict:
 
 
 def _lenet5_1998() -> ConfigDict:
-    config = base.get_config()
-    config.update(
-        activation="scaled_tanh",
-        pooling="subsampling",
-        connections="table1",
-        head="rbf",
-        initialization="uniform_1998",
-        normalization="lecun",
-        loss="rbf_map",
-        optimizer="sgd",
-        learning_rate=5e-4,
-        damping=0.5,  # with the published 0.02 training diverges, and what has diverged is frozen
-        schedule="constant",
-        order="constant",
-    )
+    config = lenet5_1998.get_config()
+    config.update(optimizer="sgd", schedule="constant")
     return config
 
 
