@@ -1018,3 +1018,9 @@ def test_trials_that_are_no_better_than_a_constant_answer_are_named(tmp_path):
         assert "1 trial learned nothing" in text
         assert "tanh (1 of 2)" in text
         assert "relu (" not in text
+
+
+def test_where_the_training_size_is_swept_the_report_names_every_size(tmp_path):
+    cells = {(size,): (range(3), range(2)) for size in (15, 30, 0)}
+    text, _ = written(sweep_run(tmp_path, cells, ("train_examples",)))
+    assert "15 or 30 or all training, " in text

@@ -50,8 +50,10 @@ def notices(run: Run) -> tuple[Notice, ...]:
 def dataset_sentence(run: Run) -> str:
     """How many images of what, and where they came from."""
     dataset = run.dataset
+    sizes = run.factors.get("train_examples", (dataset["train_examples"],))
+    training = " or ".join(f"{size:,}" if size else "all" for size in sizes)
     return (
-        f"Data: {run.dataset_title}, {dataset['train_examples']:,} training, "
+        f"Data: {run.dataset_title}, {training} training, "
         f"{dataset['validation_examples']:,} validation and {dataset['test_examples']:,} test "
         f"images, from {dataset['source']} (sha256 `{dataset['sha256'][:16]}`)."
     )
