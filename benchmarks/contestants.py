@@ -25,9 +25,9 @@ from configs import lenet5_1998, relu_max
 from lenet import data as datasets
 from lenet import model as models
 from lenet import program as programs
+from lenet.fields import ORDERS
 from lenet.optimizers import Hyperparameters
 from lenet.registry import lookup
-from lenet.sweep import ORDERS
 
 SEED = 0
 SIDE = 32

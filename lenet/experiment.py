@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lenet import data as datasets
-from lenet import display, memory, population, processes, program, report, sweep, workdir
+from lenet import display, fields, memory, population, processes, program, report, sweep, workdir
 from lenet import model as models
 from lenet import summary as summaries
 from lenet.files import write_atomically
@@ -332,7 +332,7 @@ def _compile(
         affine=affine,
         members_at_once=config.members_at_once,
         augmentation=config.augmentation,
-        fresh_order=sweep.ORDERS[config.order],
+        fresh_order=fields.ORDERS[config.order],
         curvature_examples=config.curvature_examples,
         curvature_interval=config.curvature_interval,
     )

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from lenet import optimizers, sweep
+from lenet import fields, optimizers, sweep
 
 CONFIGS = sorted(path.stem for path in pathlib.Path(base.__file__).parent.glob("*.py"))
 
@@ -40,7 +40,7 @@ def test_every_config_resolves_and_says_how_to_run_it(name):
 
 
 def test_the_base_config_has_exactly_the_known_fields():
-    assert set(base.get_config()) == {*sweep.FIELDS, *sweep.DECLARING, *sweep.COMPARING}
+    assert set(base.get_config()) == {*fields.FIELDS, *fields.DECLARING, *fields.COMPARING}
 
 
 def test_without_a_sweep_there_is_one_trial():
@@ -104,7 +104,7 @@ def test_an_unknown_field_is_named_with_the_valid_ones():
     made.activaton = "tanh"
     with pytest.raises(ValueError, match="did you mean 'activation'") as raised:
         sweep.plan(made, "x")
-    assert all(field in str(raised.value) for field in sweep.FIELDS)
+    assert all(field in str(raised.value) for field in fields.FIELDS)
 
 
 def test_a_missing_field_is_named():
@@ -416,7 +416,7 @@ def test_only_added_trials_extend_a_plan():
 
 def test_what_is_traced_are_the_seed_and_the_numbers_of_a_training():
     numbers = {field.name for field in dataclasses.fields(optimizers.Hyperparameters)}
-    assert set(sweep.TRACED) == {"seed", *numbers}
+    assert set(fields.TRACED) == {"seed", *numbers}
 
 
 @pytest.mark.parametrize("loss", ["rbf_mse", "rbf_map"])
