@@ -26,15 +26,21 @@ def get_config() -> ConfigDict:
 
     # Network.
     config.activation = "relu"  # relu, tanh, scaled_tanh, sigmoid, identity, gelu, silu, ...
-    config.pooling = "max"  # max, average, subsampling (trainable), stride (a convolution)
+    config.pooling = "max"  # max, average, subsampling (trainable), stride (a convolution), none
     config.connections = "full"  # s2 to c3: full, or table1 as in the paper
     config.head = "dense"  # dense (c5 f6 output), gap (global average, output), rbf (c5 f6 codes)
     config.widths = (6, 16, 120, 84)  # maps of c1 and c3, units of c5 and f6
+    config.extra_layers = 0  # fully connected layers more after f6, each as wide as it
+    config.dropout = 0.0  # in training, the share of units of c5, f6 and on that are set to zero
     config.initialization = "lecun_normal"  # he_normal, glorot_uniform, torch, uniform_1998, ...
     config.coefficients = "mean"  # of pooling=subsampling, at first: mean, or drawn like weights
     config.convolution = (
         "auto"  # how it is computed: polyphase, patches, the faster of the two; lax
     )
+    config.init_from = ""  # a workdir whose trained parameters to begin with, seed by seed
+    config.init_variant = ""  # of it: the variant; empty: the one of our name, or the only one
+    config.init_layers = ()  # of it: the layers, as ("c1", "c3"); empty: all
+    config.frozen = ()  # layers that keep the parameters they begin with
 
     # Training.
     config.loss = "cross_entropy"  # or, with head=rbf: rbf_mse (equation 8), rbf_map (9)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -193,6 +193,11 @@ class Trained:
     params: dict[str, Any]
     dataset: dict[str, Any]
 
+    @property
+    def variant(self) -> str:
+        """What it shares with the trials that differ from it only in the seed."""
+        return self.trial.rpartition("/seed=")[0]
+
 
 def _populations(folder: Path) -> list[Path]:
     """The folders of populations, those that tuned something last."""
@@ -208,6 +213,31 @@ def load_trained(workdir: str, trial: str | None = None) -> Trained:
     Raises:
         CheckpointError: if the workdir holds no trained model of that trial.
     """
+    known = []
+    for trained in _trained(workdir, _populations):
+        if trial is None or trained.trial == trial:
+            return trained
+        known.append(trained.trial)
+    if known:
+        raise CheckpointError(f"{workdir} has no trial {trial!r}; it has: {', '.join(known)}")
+    raise CheckpointError(f"{workdir} has no checkpoint yet; run its training again to resume it")
+
+
+def load_all(workdir: str) -> list[Trained]:
+    """The models of all trials but those that tuned something, at their latest checkpoints.
+
+    Raises:
+        CheckpointError: if the workdir holds no trained model.
+    """
+    found = list(_trained(workdir, lambda folder: sorted(folder.glob("population-*"))))
+    if not found:
+        raise CheckpointError(
+            f"{workdir} has no trained model yet; run its training again to resume it"
+        )
+    return found
+
+
+def _trained(workdir: str, populations: Callable[[Path], list[Path]]) -> Iterator[Trained]:
     folder = Path(workdir)
     if not (folder / "dataset.json").is_file():
         raise CheckpointError(
@@ -215,32 +245,28 @@ def load_trained(workdir: str, trial: str | None = None) -> Trained:
             f"python main.py --config=configs/relu_max.py --workdir={workdir}"
         )
     dataset = json.loads((folder / "dataset.json").read_text())
-    known = []
-    for population in _populations(folder / "checkpoints"):
+    for population in populations(folder / "checkpoints"):
+        if not population.is_dir():
+            continue
         with manager(population, keep=1000) as opened:
             found = _latest(opened, set_aside=False)
         if found is None:
             continue
         arrays, record = found
         for index, described in enumerate(record["trials"]):
-            known.append(described["id"])
-            if trial is None or described["id"] == trial:
-                config = ConfigDict(described["fields"])
-                config.widths = tuple(config.widths)
-                own = dataset.get("normalizations", {}).get(config.normalization)
-                flat = {
-                    name.removeprefix(PARAMS): jnp.asarray(array[index])
-                    for name, array in arrays.items()
-                    if name.startswith(PARAMS)
-                }
-                return Trained(
-                    described["id"],
-                    record["epoch"],
-                    config,
-                    models.create(config, len(dataset["class_names"])),
-                    flax.traverse_util.unflatten_dict(flat, sep="."),
-                    {**dataset, "normalization": own} if own else dataset,
-                )
-    if known:
-        raise CheckpointError(f"{workdir} has no trial {trial!r}; it has: {', '.join(known)}")
-    raise CheckpointError(f"{workdir} has no checkpoint yet; run its training again to resume it")
+            config = ConfigDict(described["fields"])
+            config.widths = tuple(config.widths)
+            own = dataset.get("normalizations", {}).get(config.normalization)
+            flat = {
+                name.removeprefix(PARAMS): jnp.asarray(array[index])
+                for name, array in arrays.items()
+                if name.startswith(PARAMS)
+            }
+            yield Trained(
+                described["id"],
+                record["epoch"],
+                config,
+                models.create(config, len(dataset["class_names"])),
+                flax.traverse_util.unflatten_dict(flat, sep="."),
+                {**dataset, "normalization": own} if own else dataset,
+            )

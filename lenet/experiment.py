@@ -15,7 +15,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lenet import data as datasets
-from lenet import display, fields, memory, population, processes, program, report, sweep, workdir
+from lenet import (
+    display,
+    fields,
+    memory,
+    population,
+    processes,
+    program,
+    report,
+    sweep,
+    transfer,
+    workdir,
+)
 from lenet import model as models
 from lenet import summary as summaries
 from lenet.files import write_atomically
@@ -99,6 +110,7 @@ def run(
         dataset = _load(config)
         for group in groups:
             _parts(group[0], dataset)
+            processes.from_primary(functools.partial(_check_starts, group, dataset))
         networks = {
             trial.variant: models.summarize(
                 models.create(trial.config, dataset.num_classes), _image_shape(dataset)
@@ -108,6 +120,15 @@ def run(
         processes.from_primary(lambda: begin[0]())
         with population.stop_signals() as stopped:
             return _run(config, plan, dataset, networks, folder, command, began, stopped)
+
+
+def _check_starts(group: Population, dataset: datasets.Dataset) -> None:
+    """Raises ValueError if the trained parameters to begin with are not there, or do not fit."""
+    model = models.create(group[0].config, dataset.num_classes)
+    params = jax.eval_shape(
+        lambda key: models.init_params(model, key, _image_shape(dataset)), jax.random.key(0)
+    )
+    transfer.begin(group, [params] * len(group))
 
 
 def _load(config: ConfigDict) -> datasets.Dataset:
@@ -335,6 +356,7 @@ def _compile(
         fresh_order=fields.ORDERS[config.order],
         curvature_examples=config.curvature_examples,
         curvature_interval=config.curvature_interval,
+        frozen=tuple(config.frozen),
     )
     title = population.title_of(group)
     log.info("compiling %s", title)

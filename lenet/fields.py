@@ -81,6 +81,11 @@ def _widths(field: str, value: Any) -> None:
         _number(int, 1)(field, width)
 
 
+def _layers(field: str, value: Any) -> None:
+    if not (isinstance(value, tuple) and all(isinstance(layer, str) for layer in value)):
+        raise ValueError(f"{field}={value!r} must be a list of layers, such as ('c1', 'c3')")
+
+
 # Every field that a config has, and what its value must be.
 FIELDS: dict[str, Check] = {
     "dataset": _instance(str, "the name of a data set"),
@@ -100,6 +105,8 @@ FIELDS: dict[str, Check] = {
     "connections": _one_of(layers.CONNECTIONS),
     "head": _one_of(model.HEADS),
     "widths": _widths,
+    "extra_layers": _number(int, 0),
+    "dropout": _number(float, 0, 1),
     "initialization": _one_of(layers.INITIALIZATIONS),
     "coefficients": _one_of(layers.COEFFICIENTS),
     "convolution": _one_of(layers.CONVOLUTIONS),
@@ -116,6 +123,10 @@ FIELDS: dict[str, Check] = {
     "rbf_scale": _number(float, 0),
     "schedule": _one_of(SCHEDULES),
     "order": _one_of(ORDERS),
+    "init_from": _instance(str, "the workdir of a run, or empty"),
+    "init_variant": _instance(str, "the name of a variant, or empty"),
+    "init_layers": _layers,
+    "frozen": _layers,
     "batch_size": _number(int, 1),
     "num_epochs": _number(int, 1),
     "seed": _number(int, 0, 2**31),

@@ -339,9 +339,10 @@ class Convolution(nn.Module):
 
 
 class Pooling(nn.Module):
-    """The activation of a convolution, and the 2x2 pooling that halves its maps.
+    """The activation of a convolution, and the 2x2 pooling that halves its maps, if any.
 
-    `max` and `average` have no parameters. `subsampling` is the paper's
+    `max`, `average` and `none` (the activation alone, maps not halved) have no parameters.
+    `subsampling` is the paper's
     (section II.B): the four inputs are summed, multiplied by a trainable `coefficient`, added to a
     trainable `bias`, and squashed again; where it starts the paper does not say (`COEFFICIENTS`).
     `stride` is a trainable 2x2 convolution with stride 2 that keeps the number of maps, followed by
@@ -379,6 +380,10 @@ class Pooling(nn.Module):
         """The mean of the four activations."""
         return self.weigh(jnp.asarray(1 / 4), _weighted_total, self.activate(phases))
 
+    def none(self, phases: Phases) -> Maps:
+        """Every activation."""
+        return merge_phases(self.activate(phases))
+
     def subsampling(self, phases: Phases) -> Maps:
         """f(coefficient * sum of the four activations + bias)."""
         shape = (phases.shape[2],)
@@ -413,6 +418,7 @@ POOLINGS: dict[str, Callable[[Pooling, Array], Array]] = {
     "average": Pooling.average,
     "subsampling": Pooling.subsampling,
     "stride": Pooling.stride,
+    "none": Pooling.none,
 }
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +29,9 @@ class LeNet(nn.Module):
         head: a name in `HEADS`: `dense` is c5 f6 output, `gap` averages each map of s4 and feeds
             the means to the output layer, `rbf` is c5 f6 and distances to fixed codes.
         widths: maps of c1, maps of c3, units of c5, units of f6 (the last two unused by `gap`).
+        extra_layers: fully connected layers more after f6, each as wide as it: f7, f8, ...
+        dropout: share of the units of c5, f6 and the layers after that are set to zero where there
+            is an rng called `dropout`, as in training (Srivastava et al. 2014).
         classes: units of the output layer.
         initialization: a name in `layers.INITIALIZATIONS`.
         coefficients: a name in `layers.COEFFICIENTS`, for the pooling `subsampling`.
@@ -41,6 +44,8 @@ class LeNet(nn.Module):
     connections: str = "full"
     head: str = "dense"
     widths: tuple[int, int, int, int] = (6, 16, 120, 84)
+    extra_layers: int = 0
+    dropout: float = 0.0
     classes: int = 10
     initialization: str = "lecun_normal"
     coefficients: str = "mean"
@@ -96,10 +101,13 @@ class LeNet(nn.Module):
         return self.connect(self.classes, "output", self.code(maps))
 
     def code(self, maps: layers.Maps) -> Float[Array, "units batch"]:
-        """c5 and f6, fully connected; maps are flattened in order channel height width."""
+        """c5 f6 and more, fully connected; maps are flattened in order channel height width."""
         x = maps.reshape(-1, maps.shape[-1])
-        for name, units in (("c5", self.widths[2]), ("f6", self.widths[3])):
+        widths = (*self.widths[2:], *[self.widths[3]] * self.extra_layers)
+        for name, units in zip(hidden_layers(self), widths, strict=True):
             x = layers.activate(self.connect(units, name, x), self.activation, self.backward)
+            if self.dropout and self.has_rng("dropout"):
+                x = nn.Dropout(self.dropout, deterministic=False)(x)
         return x
 
     def gap_head(self, maps: layers.Maps) -> Float[Array, "classes batch"]:
@@ -120,7 +128,29 @@ HEADS: dict[str, Callable[[LeNet, Array], Array]] = {
     "gap": LeNet.gap_head,
     "rbf": LeNet.code,
 }
-FULLY_CONNECTED = ("c5", "f6", "output")
+
+
+def hidden_layers(model: LeNet) -> tuple[str, ...]:
+    """The fully connected layers before the output, where there are any: c5, f6, f7, ..."""
+    if model.head == "gap":
+        return ()
+    return ("c5", *(f"f{6 + index}" for index in range(1 + model.extra_layers)))
+
+
+def layer_names(model: LeNet) -> tuple[str, ...]:
+    """Every layer, whether it has parameters or not."""
+    return ("c1", "s2", "c3", "s4", *hidden_layers(model), "output")
+
+
+def check_layers(model: LeNet, layers: Sequence[str], field: str) -> None:
+    """Checks that a network has layers of these names, the value of a field.
+
+    Raises:
+        ValueError: if it has not, naming the field and its layers.
+    """
+    known = dict.fromkeys(layer_names(model))
+    for layer in layers:
+        lookup(known, layer, field)
 
 
 def _check_size(height: int, width: int) -> None:
@@ -211,12 +241,15 @@ def summarize(model: LeNet, image_shape: tuple[int, int, int]) -> ModelSummary:
         height, width = height - layers.KERNEL_SIZE + 1, width - layers.KERNEL_SIZE + 1
         field += (layers.KERNEL_SIZE - 1) * stride
         add(convolution, (height, width, maps), pooled=0, uses=height * width)
+        if model.pooling == "none":
+            continue
         height, width = height // 2, width // 2
         field += stride
         stride *= 2
         add(pooling, (height, width, maps), pooled=4 * maps, uses=height * width)
     field += (max(height, width) - 1) * stride
-    for name in FULLY_CONNECTED:
+    connected = (*hidden_layers(model), "output")
+    for name in connected:
         if name in sizes:
             add(name, (sizes[name]["bias"],), pooled=0, uses=1)
     if model.head == "rbf":
@@ -224,11 +257,11 @@ def summarize(model: LeNet, image_shape: tuple[int, int, int]) -> ModelSummary:
         rows.append(LayerSummary("output", (model.classes,), field, 0, uses, uses))
 
     parameters = sum(row.parameters for row in rows)
-    connected = sum(row.parameters for row in rows if row.name in FULLY_CONNECTED)
+    share = sum(row.parameters for row in rows if row.name in connected) / parameters
     return ModelSummary(
         tuple(rows),
         parameters,
         sum(row.connections for row in rows),
         sum(row.multiply_adds for row in rows),
-        connected / parameters,
+        share,
     )

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lenet import checkpoints, display, processes, workdir
+from lenet import checkpoints, display, processes, transfer, workdir
 from lenet import program as programs
 from lenet.files import write_atomically
 from lenet.program import Images, Member, Program, Recipe
@@ -159,6 +159,8 @@ def train(
             members = programs.place_members(_resized(saved, len(filled)), mesh)
             done, seconds = record["step"], record["train_seconds"]
             log.info("resuming %s after step %d of %d", title, done, recipe.total_steps)
+        elif any(trial.fields["init_from"] for trial in trials):
+            members = _begun(filled, members, mesh)
         finished = done // recipe.steps_per_epoch
         ids = [trial.id for trial in trials]
         processes.from_primary(lambda: workdir.keep_metrics(folder, ids, finished))
@@ -211,6 +213,21 @@ def train(
         seconds,
         first_step,
     )
+
+
+def _begun(trials: Population, members: Member, mesh: Mesh) -> Member:
+    """The members with the trained parameters that their trials begin with."""
+    fresh = processes.gather(members.state.params)
+
+    def load() -> None:
+        each = [jax.tree.map(lambda leaf, i=i: leaf[i], fresh) for i in range(len(trials))]
+        begun.append(jax.tree.map(lambda *leaves: np.stack(leaves), *transfer.begin(trials, each)))
+
+    begun: list[Any] = []
+    processes.from_primary(load)
+    params = processes.share(begun[0] if begun else fresh)
+    state = members.state.replace(params=programs.place_members(params, mesh))
+    return members.replace(state=state)
 
 
 def _write_lines(

@@ -14,7 +14,7 @@ from lenet.distortions import Distortion
 from lenet.registry import lookup
 
 # Streams of randomness: each is fold_in(fold_in(key(seed), stream), counter).
-INIT, ORDER, CURVATURE, DISTORTION = 0, 1, 2, 3
+INIT, ORDER, CURVATURE, DISTORTION, DROPOUT = 0, 1, 2, 3, 4
 
 # The paper's training set with distortions: 60,000 originals, and nine times as many distorted.
 COPIES_1998 = 10

@@ -25,7 +25,7 @@ from lenet import memory, presentations, processes
 from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet
 from lenet.optimizers import Hyperparameters
-from lenet.presentations import CURVATURE, INIT, ORDER, Images, stream_key
+from lenet.presentations import CURVATURE, DROPOUT, INIT, ORDER, Images, stream_key
 from lenet.train import (
     TrainState,
     create_train_state,
@@ -57,6 +57,7 @@ class Recipe:
     augmentation: str = "none"
     curvature_examples: int = 500
     curvature_interval: int = 0
+    frozen: tuple[str, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -108,6 +109,7 @@ def create_member(
         schedule=recipe.schedule,
         loss=recipe.loss,
         total_steps=recipe.total_steps,
+        frozen=recipe.frozen,
     )
     zero = jnp.zeros(())
     return Member(state, seed, hyperparameters, jnp.zeros((), bool), zero, zero, zero)
@@ -175,7 +177,8 @@ def advance(
             "label": images.labels[chosen],
             "mask": (chosen >= 0).astype(jnp.float32),
         }
-        state, metrics = train_step(member.state, batch, member.hyperparameters)
+        dropout = stream_key(member.seed, DROPOUT, member.state.step)
+        state, metrics = train_step(member.state, batch, member.hyperparameters, dropout)
         diverged = member.diverged | ~jnp.isfinite(metrics["loss"])
         trained = member.replace(
             state=state,

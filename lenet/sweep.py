@@ -174,7 +174,9 @@ def plan(config: ConfigDict, name: str) -> Plan:
         _references(config.get("references", {}), names),
     )
     for trial in (*planned.tuning, *planned.final({})):
-        model.create(trial.config, classes=2)
+        network = model.create(trial.config, classes=2)
+        for field in ("init_layers", "frozen"):
+            model.check_layers(network, trial.fields[field], field)
         loss, head = trial.fields["loss"], trial.fields["head"]
         if loss in OF_DISTANCES and head != "rbf":
             raise ValueError(
@@ -309,7 +311,9 @@ def _several(value: Any, single: Any) -> bool:
     """Whether a value is a tuple of values of a field; one value of `widths` is a tuple too."""
     if not isinstance(value, tuple):
         return False
-    return not isinstance(single, tuple) or all(isinstance(each, tuple | list) for each in value)
+    if not isinstance(single, tuple):
+        return True
+    return bool(value) and all(isinstance(each, tuple | list) for each in value)
 
 
 def _check_tuning(

@@ -12,11 +12,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Key
 
 from lenet import curvature
 from lenet.losses import LOSSES
-from lenet.model import LeNet, init_params
+from lenet.model import LeNet, check_layers, init_params
 from lenet.optimizers import OPTIMIZERS, SCHEDULES, Hyperparameters
 from lenet.registry import lookup
 
@@ -35,6 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
         schedule: a name in `optimizers.SCHEDULES` (static).
         loss: a name in `losses.LOSSES` (static).
         total_steps: updates in the whole training, the schedule's length (static).
+        frozen: the layers that keep their parameters (static).
     """
 
     # Any, since under vmap and in jax.eval_shape the leaves are no arrays of these shapes.
@@ -46,6 +48,7 @@ class TrainState(flax.struct.PyTreeNode):
     schedule: str = flax.struct.field(pytree_node=False)
     loss: str = flax.struct.field(pytree_node=False)
     total_steps: int = flax.struct.field(pytree_node=False)
+    frozen: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 
 
 def create_train_state(
@@ -57,17 +60,20 @@ def create_train_state(
     schedule: str = "constant",
     loss: str = "cross_entropy",
     total_steps: int = 1,
+    frozen: tuple[str, ...] = (),
 ) -> TrainState:
     """A model with initial parameters, before its first step.
 
     Raises:
-        ValueError: if `optimizer`, `schedule` or `loss` is unknown, or `total_steps` is below 1.
+        ValueError: if `optimizer`, `schedule` or `loss` is unknown, `total_steps` is below 1, or
+            `frozen` names no layer.
     """
     lookup(SCHEDULES, schedule, "schedule")
     lookup(LOSSES, loss, "loss")
     if total_steps < 1:
         raise ValueError(f"total_steps={total_steps} must be at least 1")
     params = init_params(model, key, image_shape)
+    check_layers(model, frozen, "frozen")
     transform = lookup(OPTIMIZERS, optimizer, "optimizer")(0.0, Hyperparameters())
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -78,6 +84,7 @@ def create_train_state(
         schedule=schedule,
         loss=loss,
         total_steps=total_steps,
+        frozen=frozen,
     )
 
 
@@ -87,14 +94,20 @@ def scheduled_rate(state: TrainState, hyperparameters: Hyperparameters) -> Float
     return hyperparameters.learning_rate * SCHEDULES[state.schedule](progress)
 
 
-def _outputs(model: LeNet, params: Any, batch: Batch) -> Float[Array, "batch classes"]:
-    outputs = model.apply({"params": params}, batch["image"])
+def _outputs(
+    model: LeNet, params: Any, batch: Batch, dropout: Key[Array, ""] | None = None
+) -> Float[Array, "batch classes"]:
+    rngs = None if dropout is None else {"dropout": dropout}
+    outputs = model.apply({"params": params}, batch["image"], rngs=rngs)
     assert isinstance(outputs, jax.Array)
     return outputs
 
 
 def train_step(
-    state: TrainState, batch: Batch, hyperparameters: Hyperparameters
+    state: TrainState,
+    batch: Batch,
+    hyperparameters: Hyperparameters,
+    dropout: Key[Array, ""] | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update on the mean loss of a batch.
 
@@ -103,6 +116,7 @@ def train_step(
         batch: `image`, Float "batch height width channel", normalised; `label`, Int "batch"; and
             optionally `mask`, Float "batch", 0 for examples that are only padding.
         hyperparameters: numbers of the optimizer, traced or not.
+        dropout: draws the units that the model's dropout takes out; without it none is.
 
     Returns:
         The model after the step, and sums over the batch as it was before it: `loss` (nats),
@@ -110,9 +124,11 @@ def train_step(
     """
     mask = batch.get("mask", jnp.ones(batch["label"].shape))
     examples = mask.sum()
+    kept = {layer: state.params[layer] for layer in state.frozen if layer in state.params}
 
     def mean_loss(params: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
-        outputs = _outputs(state.model, params, batch)
+        held = {layer: lax.stop_gradient(params[layer]) for layer in kept}
+        outputs = _outputs(state.model, params | held, batch, dropout)
         losses = LOSSES[state.loss](outputs, batch["label"], *hyperparameters.of_loss) * mask
         wrong = (outputs.argmax(axis=-1) != batch["label"]) * mask
         sums = {"loss": losses.sum(), "errors": wrong.sum(), "examples": examples}
@@ -123,6 +139,7 @@ def train_step(
     transform = OPTIMIZERS[state.optimizer](rate, hyperparameters)
     updates, opt_state = transform.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    params |= kept
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
 
