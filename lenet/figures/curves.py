@@ -63,8 +63,11 @@ def learning_curves(
     percent: bool = False,
     xlabel: str = "epochs",
     references: Mapping[str, float] | None = None,
+    linear: bool = False,
 ) -> Figure:
     """Values against epochs, on a log scale where they span more than a factor of `style.WIDE`.
+
+    Never on a log scale with `linear`, as for shares of which all matter.
 
     With `percent` the values are fractions and are drawn as percent. Bands of more than six lines
     would hide each other and are left out. `references`, what published values are of, become
@@ -98,7 +101,11 @@ def learning_curves(
                 label=curve.label,
             )
         published = factor * np.array(list(references.values()), float)
-        _scale_values(axes, [*(factor * curve.values for curve in curves), published])
+        shown = [*(factor * curve.values for curve in curves), published]
+        if linear:
+            axes.set_ylim(bottom=0)
+        else:
+            _scale_values(axes, shown)
         for index, label in enumerate(references):
             _draw_reference(axes, label, float(published[index]), index)
         whole = all(np.issubdtype(curve.x.dtype, np.integer) for curve in curves)

@@ -130,7 +130,7 @@ def portrait(
     """
     tiles = {"kernels": _kernel_tiles(kernels)}
     tiles |= {
-        name: [_signed(each, float(np.abs(maps).max())) for each in maps]
+        name: [signed(each, float(np.abs(maps).max())) for each in maps]
         for name, maps in layers.items()
     }
     width, name_width, gap, line = 380.0, 52.0, 4.0, 8
@@ -183,12 +183,13 @@ def _kernel_tiles(
     if kernels.shape[2] == 3:
         shown = 0.5 + 0.5 * kernels / max(greatest, 1e-12)
         return [shown[..., index] for index in range(kernels.shape[3])]
-    return [_signed(kernels[:, :, 0, index], greatest) for index in range(kernels.shape[3])]
+    return [signed(kernels[:, :, 0, index], greatest) for index in range(kernels.shape[3])]
 
 
-def _signed(
+def signed(
     values: Float[np.ndarray, "height width"], greatest: float
 ) -> Float[np.ndarray, "height width 4"]:
+    """Signed numbers as colours: blue above zero, orange below, full at `greatest`."""
     positive, negative = (to_rgb(PALETTE[name]) for name in ("blue", "vermillion"))
     painted = np.zeros((*values.shape, 4))
     painted[..., :3] = np.where((values >= 0)[..., None], positive, negative)

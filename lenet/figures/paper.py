@@ -39,7 +39,7 @@ def bitmaps(
         (name, [_inked(picture) for picture in pictures])
         for name, pictures in (("asked for", asked), ("drawn", drawn))
     ]
-    return _picture_table(rows, captions, title)
+    return picture_table(rows, captions, title)
 
 
 def distorted(
@@ -58,10 +58,10 @@ def distorted(
         (name, [_printed(image) for image in row])
         for name, row in zip(names, (originals, *versions), strict=True)
     ]
-    return _picture_table(rows, captions, title)
+    return picture_table(rows, captions, title)
 
 
-def _picture_table(
+def picture_table(
     rows: Sequence[tuple[str, Sequence[Picture]]], captions: Sequence[str], title: str
 ) -> Figure:
     """Rows of pictures of one size with a name each, and a caption under each column."""

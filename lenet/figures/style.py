@@ -106,8 +106,11 @@ def log_if_wide(axis: Axis, values: Sequence[float] | Float[np.ndarray, " _"]) -
         axis.axes.set_xscale("log")
     else:
         axis.axes.set_yscale("log")
-    narrow = max(values) < 12 * min(values)
-    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)
+    decades = np.log10(max(values) / min(values))
+    if decades < 1.08:
+        subs: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    else:
+        subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

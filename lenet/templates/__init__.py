@@ -5,4 +5,5 @@ files have the sections: `one_trial` and `many_trials` what only these have, `co
 differences support, `sweeps` the grid of factors, tuning and time, `agreement` the mistakes that
 variants share, `inside` kernels and feature maps, `shared` what every report has. What belongs to
 the paper of 1998: `paper` its numbers beside ours, `bitmaps` what f6 draws, `distorted` its images.
+`look` has the page of `lenet.look`.
 """
