@@ -381,7 +381,7 @@ class Pooling(nn.Module):
         return self.weigh(jnp.asarray(1 / 4), _weighted_total, self.activate(phases))
 
     def none(self, phases: Phases) -> Maps:
-        """Every activation."""
+        """Every activation, but for an odd last row or column, which pooling would drop too."""
         return merge_phases(self.activate(phases))
 
     def subsampling(self, phases: Phases) -> Maps:

@@ -123,6 +123,8 @@ def windows(reducer, initial, x):
 POOLS = {
     "max": functools.partial(windows, jax.lax.max, -np.inf),
     "average": lambda x: windows(jax.lax.add, 0.0, x) / 4,
+    # An odd last row or column is dropped, as the others drop it.
+    "none": lambda x: x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2],
 }
 
 
@@ -131,7 +133,7 @@ POOLS = {
 def test_the_network_equals_its_definition(activation, pooling):
     shape = (32, 35, 3)
     network = LeNet(activation=activation, pooling=pooling)
-    params = params_of(LeNet(), shape)
+    params = params_of(LeNet(pooling=pooling), shape)
     images = jax.random.normal(jax.random.key(1), (3, *shape))
     expected = plain_network(params, images, layers.ACTIVATIONS[activation], POOLS[pooling])
     np.testing.assert_allclose(apply(network, params, images), expected, rtol=1e-4, atol=1e-4)
@@ -207,3 +209,42 @@ def test_gap_averages_the_maps_of_s4():
     means = np.asarray(maps).mean(axis=(1, 2)).T
     expected = means @ params["output"]["kernel"] + np.reshape(params["output"]["bias"], (1, -1))
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_without_pooling_c5_sees_every_pixel_of_c3():
+    summary = model.summarize(LeNet(pooling="none"), GREY)
+    assert [row.name for row in summary.layers] == ["c1", "c3", "c5", "f6", "output"]
+    # 24x24 pixels of 16 maps, with a bias for each of the 120 units.
+    assert summary.layers[2].parameters == 24 * 24 * 16 * 120 + 120
+    assert [row.receptive_field for row in summary.layers[:2]] == [5, 9]
+    assert summary.parameters == count(params_of(LeNet(pooling="none")))
+
+
+def test_extra_layers_are_as_wide_as_f6_and_stand_after_it():
+    deep, plain = LeNet(extra_layers=3), LeNet()
+    added = count(params_of(deep)) - count(params_of(plain))
+    assert added == 3 * (84 * 84 + 84)
+    assert model.layer_names(deep)[-5:] == ("f6", "f7", "f8", "f9", "output")
+    assert model.summarize(deep, GREY).parameters == count(params_of(deep))
+
+
+def test_dropout_takes_its_share_of_units_and_only_where_there_is_an_rng():
+    network = LeNet(dropout=0.25, activation="softplus")
+    params = params_of(network)
+    images = jax.random.normal(jax.random.key(1), (64, *GREY))
+    whole = apply(LeNet(activation="softplus"), params, images)
+    np.testing.assert_array_equal(apply(network, params, images), whole)
+    _, captured = network.apply(
+        {"params": params},
+        images,
+        rngs={"dropout": jax.random.key(2)},
+        capture_intermediates=True,
+    )
+    before, after = (
+        np.asarray(captured["intermediates"][name]["__call__"][0]) for name in ("c5", "Dropout_0")
+    )
+    dropped = after == 0
+    # Of 64 images and 120 units, within five standard deviations.
+    assert abs(dropped.mean() - 0.25) < 5 * (0.25 * 0.75 / (64 * 120)) ** 0.5
+    kept = np.log1p(np.exp(before)) / 0.75
+    np.testing.assert_allclose(after[~dropped], kept[~dropped], rtol=1e-5)
