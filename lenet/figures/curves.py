@@ -62,6 +62,7 @@ def learning_curves(
     ylabel: str,
     percent: bool = False,
     xlabel: str = "epochs",
+    log_x: bool = False,
     references: Mapping[str, float] | None = None,
     linear: bool = False,
 ) -> Figure:
@@ -71,7 +72,7 @@ def learning_curves(
 
     With `percent` the values are fractions and are drawn as percent. Bands of more than six lines
     would hide each other and are left out. `references`, what published values are of, become
-    horizontal lines.
+    horizontal lines. With `log_x` what they are drawn against is on a log scale too.
     """
     references = references or {}
     with styled():
@@ -108,8 +109,12 @@ def learning_curves(
             _scale_values(axes, shown)
         for index, label in enumerate(references):
             _draw_reference(axes, label, float(published[index]), index)
-        whole = all(np.issubdtype(curve.x.dtype, np.integer) for curve in curves)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=whole, min_n_ticks=1))
+        if log_x:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        else:
+            whole = all(np.issubdtype(curve.x.dtype, np.integer) for curve in curves)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=whole, min_n_ticks=1))
         axes.set_xlabel(xlabel)
         axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
         headline(figure, title)

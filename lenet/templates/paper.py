@@ -115,7 +115,7 @@ class Reading:
 
 def section(run: Run) -> Section | None:
     """What the paper says and what each variant with its output codes gives, number by number."""
-    found = [_read(run, name) for name in run.labels]
+    found = [_read(run, name) for name in shared.drawn_variants(run)]
     readings = [reading for reading in found if reading.fields.get("head") == "rbf"]
     if not readings:
         return None

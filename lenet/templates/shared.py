@@ -12,6 +12,7 @@ from lenet.templates.run import MISSING, Fields, Run, diverged, file_name, perce
 
 MAX_DRAWN_MISTAKES = 400
 MIN_DRAWN_MISTAKES = 48
+MAX_DRAWN_VARIANTS = 16
 ON_THE_FLY = (
     "The training curves are measured on the fly, while the weights still change, so each of "
     "their points is a mean over an epoch; the others are measured at the end of each epoch."
@@ -85,11 +86,31 @@ def drawn_mistakes(
     return mistakes[np.argsort(labels[mistakes], kind="stable")]
 
 
+def drawn_variants(run: Run) -> tuple[str, ...]:
+    """The variants of which one network is drawn: all, or of too many the ends and the best.
+
+    Too many are more than `MAX_DRAWN_VARIANTS`; the ends are those of `config.path`, if there is
+    one, and else the first and the last.
+    """
+    names = tuple(run.labels)
+    if len(names) <= MAX_DRAWN_VARIANTS:
+        return names
+    means = {
+        variant["name"]: variant["test_error_mean"]
+        for variant in run.summary["variants"]
+        if variant["test_error_mean"] is not None
+    }
+    path = run.config.get("path") or names
+    kept = {path[0], path[-1], *([min(means, key=means.__getitem__)] if means else ())}
+    return tuple(name for name in names if name in kept)
+
+
 def representatives(run: Run) -> tuple[Fields, ...]:
-    """Of each variant, the first trial that did not diverge."""
+    """Of each of `drawn_variants`, the first trial that did not diverge."""
+    drawn = drawn_variants(run)
     first: dict[str, Fields] = {}
     for trial in run.summary["trials"]:
-        if not diverged(trial) and trial["id"] in run.trials:
+        if trial["variant"] in drawn and not diverged(trial) and trial["id"] in run.trials:
             first.setdefault(trial["variant"], trial)
     return tuple(first.values())
 
