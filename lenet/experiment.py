@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 from lenet import data as datasets
 from lenet import (
     display,
-    fields,
     memory,
     population,
     processes,
@@ -66,6 +65,7 @@ def run(
     overwrite: bool = False,
     command: str = "",
     began: float | None = None,
+    draw: bool = True,
 ) -> dict[str, Any]:
     """Runs a config: trains its trials and writes the workdir, down to the report.
 
@@ -79,6 +79,7 @@ def run(
         overwrite: start over, deleting what the workdir holds.
         command: the command line, for the report.
         began: `time.time()` at the start of the process, for the times shown.
+        draw: whether to draw the report.
 
     Returns:
         The summary, as written to `summary.json`.
@@ -119,7 +120,7 @@ def run(
         }
         processes.from_primary(lambda: begin[0]())
         with population.stop_signals() as stopped:
-            return _run(config, plan, dataset, networks, folder, command, began, stopped)
+            return _run(config, plan, dataset, networks, folder, command, began, stopped, draw)
 
 
 def _check_starts(group: Population, dataset: datasets.Dataset) -> None:
@@ -161,6 +162,7 @@ def _run(
     command: str,
     began: float,
     stopped: Callable[[], int],
+    draw: bool,
 ) -> dict[str, Any]:
     final = plan.final({})
     affines = {
@@ -197,7 +199,7 @@ def _run(
     results = train_all(plan.final(chosen))
     return processes.from_primary(
         lambda: _conclude(
-            plan, chosen, tuned, results, dataset, described, networks, folder, command, began
+            plan, chosen, tuned, results, dataset, described, networks, folder, command, began, draw
         )
     )
 
@@ -213,6 +215,7 @@ def _conclude(
     folder: Path,
     command: str,
     began: float,
+    draw: bool,
 ) -> dict[str, Any]:
     """Writes what a run found out; gives its summary."""
     tuning = summaries.outcomes(plan.tuning, tuned)
@@ -244,10 +247,12 @@ def _conclude(
         ),
     )
     workdir.write_json(folder / "summary.json", summary)
-    report.write(str(folder))
+    if draw:
+        report.write(str(folder))
     for variant in summary["variants"]:
         log.info(sentence(summary, variant))
-    log.info("report: %s", folder / "report.html")
+    if draw:
+        log.info("report: %s", folder / "report.html")
     return summary
 
 
@@ -341,23 +346,8 @@ def _compile(
     images: program.Images,
     mesh: jax.sharding.Mesh,
 ) -> program.Program:
-    config = group[0].config
-    recipe = program.Recipe(
-        model=models.create(config, dataset.num_classes),
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        loss=config.loss,
-        batch_size=config.batch_size,
-        num_epochs=config.num_epochs,
-        train_examples=_parts(group[0], dataset).train[1],
-        affine=affine,
-        members_at_once=config.members_at_once,
-        augmentation=config.augmentation,
-        fresh_order=fields.ORDERS[config.order],
-        curvature_examples=config.curvature_examples,
-        curvature_interval=config.curvature_interval,
-        frozen=tuple(config.frozen),
-    )
+    examples = _parts(group[0], dataset).train[1]
+    recipe = population.recipe_of(group[0].config, dataset.num_classes, examples, affine)
     title = population.title_of(group)
     log.info("compiling %s", title)
     compiled = program.compile_program(recipe, len(population.padded(group, mesh)), images, mesh)

@@ -14,8 +14,11 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from lenet import checkpoints, display, processes, transfer, workdir
+from lenet import checkpoints, display, fields, gains, processes, transfer, workdir
+from lenet import data as datasets
+from lenet import model as models
 from lenet import program as programs
 from lenet.files import write_atomically
 from lenet.program import Images, Member, Program, Recipe
@@ -55,6 +58,26 @@ def stop_signals() -> Iterator[Callable[[], int]]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def recipe_of(config: ConfigDict, classes: int, examples: int, affine: datasets.Affine) -> Recipe:
+    """What is compiled to train the trials of a config on so many examples."""
+    return Recipe(
+        model=models.create(config, classes),
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        loss=config.loss,
+        batch_size=config.batch_size,
+        num_epochs=config.num_epochs,
+        train_examples=examples,
+        affine=affine,
+        members_at_once=config.members_at_once,
+        augmentation=config.augmentation,
+        fresh_order=fields.ORDERS[config.order],
+        curvature_examples=config.curvature_examples,
+        curvature_interval=config.curvature_interval,
+        frozen=tuple(config.frozen),
+    )
 
 
 PARTS = ("train", "validation", "test")
@@ -150,14 +173,17 @@ def train(
     numbers = programs.numbers_of([trial.fields for trial in filled])
     members = program.create(*programs.place_members(numbers, mesh))
     first_step = np.nan
+    measure = gains.measurer(program)
 
     with _primary(lambda: checkpoints.manager(folder / "checkpoints" / name, keep)) as opened:
         done, seconds = 0, 0.0
+        found: list[list[dict[str, Any]]] = []
         restored = checkpoints.restore(opened, members)
         if restored is not None:
             saved, record = restored
             members = programs.place_members(_resized(saved, len(filled)), mesh)
             done, seconds = record["step"], record["train_seconds"]
+            found = record.get("step_gains", [])
             log.info("resuming %s after step %d of %d", title, done, recipe.total_steps)
         elif any(trial.fields["init_from"] for trial in trials):
             members = _begun(filled, members, mesh)
@@ -170,20 +196,29 @@ def train(
         ):
             while done < recipe.total_steps:
                 epoch, within = divmod(done, recipe.steps_per_epoch)
-                calls = programs.run_epoch(program, members, images, epoch, within, stopped)
+                marks = gains.measured(recipe, epoch)
+                calls = programs.run_epoch(
+                    program, members, images, epoch, within, stopped, marks=marks
+                )
                 signum = 0
                 for advanced, step, took, asked in calls:
                     members, within, signum = advanced, step, asked
-                    first_step = time.time() if np.isnan(first_step) else first_step
+                    first_step = time.time() if took and np.isnan(first_step) else first_step
                     done, seconds = epoch * recipe.steps_per_epoch + within, seconds + took
                     show(done)
+                    if within in marks:
+                        spreads = measure(members, images)[:count]
+                        found.append([{"step": done, **spread} for spread in spreads])
                 if within == recipe.steps_per_epoch:
                     lines = _epoch_lines(trials, program, members, images, parts, done, seconds)
+                    for index, line in enumerate(lines if found else ()):
+                        line["step_gains"] = [at_mark[index] for at_mark in found]
+                    found = []
                     processes.from_primary(
                         functools.partial(_write_lines, folder, lines, write_events)
                     )
                     _log_epoch(lines, title, recipe.num_epochs, ahead)
-                record = _record(trials, recipe, done, seconds)
+                record = _record(trials, recipe, done, seconds) | {"step_gains": found}
                 saved = _resized(members, count)
                 processes.from_primary(
                     functools.partial(checkpoints.save, opened, done, saved, record)

@@ -428,6 +428,7 @@ def run_epoch(
     start: int,
     stopped: Callable[[], int] = lambda: 0,
     seconds_per_call: float = 0.5,
+    marks: Sequence[int] = (),
 ) -> Iterator[tuple[Member, int, float, int]]:
     """Trains through an epoch from step `start`, in calls of about `seconds_per_call`.
 
@@ -439,6 +440,7 @@ def run_epoch(
         start: the step within it to begin with.
         stopped: gives the signal that asks to stop, or 0. Asked after each call.
         seconds_per_call: at most about so long between two questions.
+        marks: steps of the epoch before which the members are wanted; 0 is before the first.
 
     Yields:
         The members, the steps of the epoch done so far, the seconds this call trained, and the
@@ -448,8 +450,10 @@ def run_epoch(
     members = fresh if start == 0 else members
     steps = program.recipe.steps_per_epoch
     length, signum = 1, 0
+    if start == 0 and start in marks:
+        yield members, start, 0.0, signum
     while start < steps and not signum:
-        stop = min(start + length, steps)
+        stop = min(start + length, steps, *(mark for mark in marks if mark > start))
         began = time.perf_counter()
         members = program.advance(members, orders, images, np.int32(start), np.int32(stop))
         jax.block_until_ready(members)

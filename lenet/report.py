@@ -36,6 +36,7 @@ from lenet.templates import (
     paper,
     paths,
     shared,
+    stability,
     sweeps,
 )
 from lenet.templates.document import Section
@@ -68,6 +69,9 @@ def write(workdir: str) -> None:
     for name, text in texts.items():
         content = text.encode()
         write_atomically(folder / name, lambda file, content=content: file.write(content))
+    for figure in (folder / "figures").glob("*.svg"):
+        if f"figures/{figure.name}" not in texts:  # Of an earlier report.
+            figure.unlink()
 
 
 def read(workdir: str) -> Run:
@@ -214,14 +218,21 @@ def sections(
     """The whole report; of images and portraits, what there is or the reason why there is none."""
     results: tuple[Section | None, ...]
     if len(run.summary["trials"]) == 1:
-        results = (one_trial.overview(run), paper.section(run), one_trial.learning(run))
+        results = (
+            one_trial.overview(run),
+            paper.section(run),
+            stability.section(run),
+            one_trial.learning(run),
+        )
     else:
         results = (
             many_trials.overview(run),
-            paper.section(run),
             paths.path(run),
             *paths.references(run),
-            comparisons.support(run),
+            paper.section(run),
+            stability.section(run),
+            # With a path, what is to be compared has been said; of so many pairs, all is noise.
+            None if run.config.get("path") else comparisons.support(run),
             many_trials.errors(run),
             sweeps.grid(run),
             sweeps.trends(run),

@@ -174,6 +174,17 @@ def refresh_curvature(
     return state.replace(opt_state=optax.tree.set(state.opt_state, curvature=average))
 
 
+def rates(state: TrainState, hyperparameters: Hyperparameters) -> Any:
+    """Of each parameter the rate of the next step of `sdlm`, 0 where it is frozen."""
+    rate = scheduled_rate(state, hyperparameters)
+    found = jax.tree.map(
+        lambda curvature: rate / (hyperparameters.damping + curvature),
+        optax.tree.get(state.opt_state, "curvature"),
+    )
+    held = {layer: found[layer] for layer in state.frozen if layer in found}
+    return found | jax.tree.map(jnp.zeros_like, held)
+
+
 def eval_step(
     state: TrainState, batch: Batch, hyperparameters: Hyperparameters | None = None
 ) -> dict[str, Array]:
