@@ -12,7 +12,8 @@ import os  # noqa: E402
 import pathlib  # noqa: E402
 import shlex  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
@@ -51,6 +52,15 @@ def parse(argv: list[str]) -> list[str]:
         )
 
 
+def runner(config: ConfigDict) -> Callable[..., Any]:
+    """What runs a config: that of one run, or that of the claims."""
+    if "claims" not in config:
+        return experiment.run
+    from lenet import verdicts  # Not needed by any other run, and so not waited for.
+
+    return verdicts.run
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the config of the command line."""
     try:
@@ -71,7 +81,7 @@ def main(argv: Sequence[str]) -> None:
         given = (COORDINATOR.value, PROCESSES.value, PROCESS.value)
         if DISTRIBUTED.value or any(value is not None for value in given):
             processes.join(*given)
-        experiment.run(
+        runner(CONFIG.value)(
             CONFIG.value,
             name,
             WORKDIR.value or f"runs/{name}",

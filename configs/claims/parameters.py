@@ -1,0 +1,12 @@
+"""One claim of `configs/claims.py`.
+
+python main.py --config=configs/claims/parameters.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import claims
+
+
+def get_config() -> ConfigDict:
+    return claims.get_config(("parameters",))
