@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from lenet.model import LeNet, hidden_layers
 from lenet.program import Images, Member
 from lenet.registry import lookup
 from lenet.sweep import Population
+
+log = logging.getLogger(__name__)
 
 # A unit is saturated where the slope of its activation is below this share of the greatest.
 FLAT = 0.05
@@ -115,7 +118,9 @@ def trace(
         return jax.lax.map(lambda each: one(each, shown, images.labels[:count]), params)
 
     looks, steps = [], []
+    title = population.title_of(trials)
     for epoch in range(recipe.num_epochs):
+        log.info("looking into %s, epoch %d of %d", title, epoch + 1, recipe.num_epochs)
         members, orders = compiled.start_epoch(members, images, np.int32(epoch))
         for start in range(0, recipe.steps_per_epoch, every):
             done = epoch * recipe.steps_per_epoch + start

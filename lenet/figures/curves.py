@@ -23,6 +23,8 @@ from lenet.figures.style import (
 
 # More values than these have no room to be named; the powers of ten are.
 MAX_TICKS = 8
+# Longer labels have no room beside each other in a legend, in characters.
+MAX_LABEL = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,8 @@ def learning_curves(
     with styled():
         named_at_ends = len(curves) <= 4 and all(len(curve.label) <= 12 for curve in curves)
         crowded = len(curves) > len(SERIES)
-        legend = 0.0 if named_at_ends else 0.21 * math.ceil(len(curves) / 2)
+        columns = 2 if crowded or all(len(curve.label) <= MAX_LABEL for curve in curves) else 1
+        legend = 0.0 if named_at_ends else 0.21 * math.ceil(len(curves) / columns)
         figure = Figure(figsize=(5.6, 3.5 + legend), layout="constrained")
         axes = figure.add_subplot()
         factor = 100.0 if percent else 1.0
@@ -121,7 +124,7 @@ def learning_curves(
         if named_at_ends:
             _label_line_ends(axes, curves, factor)
         else:
-            figure.legend(loc="outside lower left", ncols=2, frameon=False)
+            figure.legend(loc="outside lower left", ncols=columns, frameon=False)
         return figure
 
 
@@ -138,6 +141,7 @@ def _draw_reference(axes: Axes, label: str, value: float, index: int) -> None:
         va="top",
         fontsize=9,
         color=PALETTE["muted"],
+        bbox={"facecolor": PALETTE["card"], "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
     )
 
 
