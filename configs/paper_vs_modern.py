@@ -14,8 +14,8 @@ does with all the others made, or with none of them, the two references say.
 The rate of each variant is chosen with one seed from four that suit its optimizer, batch and loss;
 then it is trained for ten epochs with ten seeds: 39 variants, 5,460 model-epochs. The 15 variants
 with batches of 1 take two fifths of them, and most of the time: a model-epoch is 6 s of a core
-there, 10 s with Adam or distortions, 4 s with batches of 128; about four hours on 2 cores, and 72 minutes
-with --config.num_epochs=3. Published: 0.95 % (1998), 0.8 % with distortions, both in 20 passes.
+there, 10 s with Adam or distortions, 4 s with batches of 128; about four hours on 2 cores, and 72
+minutes with --config.num_epochs=3. Published: 0.95 % (1998), 0.8 % with distortions, in 20 passes.
 """
 
 import itertools
