@@ -91,6 +91,7 @@ def test_published_networks_have_their_published_parameters():
     assert sum(parameters.ALEXNET.parameters) == 60_965_224
 
 
+@pytest.mark.slow
 def test_the_affine_map_is_the_network_with_average_pooling_and_not_with_max(digits):
     images = jnp.asarray(data.pad(digits.test_images[:20]) / np.float32(255))
     linear = linearity.departure(trained(activation="identity", pooling="average"), images)
@@ -147,6 +148,7 @@ def test_steps_to_an_error_are_the_first_and_twice_all_if_never():
     assert traced.steps_to(0.02) == {7: 5, 9: 20}
 
 
+@pytest.mark.slow
 def test_a_trace_trains_as_a_run_does_and_looks_at_every_step(digits, tmp_path):
     config = activations.studies(context(tmp_path))["activations"]
     config.train_examples = 0
@@ -274,7 +276,7 @@ def test_a_report_has_a_section_a_claim_and_says_what_is_not_finished(tmp_path):
     assert verdicts.headline({"sea": (finding,)}).endswith("1 supported")
 
 
-QUICKEST = ("linearity", "parameters", "choices", "kernels")
+QUICKEST = ("parameters", "choices", "kernels")
 
 
 @pytest.mark.parametrize(
@@ -293,11 +295,10 @@ def test_claims_run_from_start_to_finish_on_a_subset(names, tmp_path, digits):
     assert set(found.values()) <= set(rules.VERDICTS)
     # What is computed, and not estimated, is so however little was trained.
     exact = [
-        "With the identity as activation and average pooling, the network is one affine map.",
         "Most parameters, 80 % and more, are in fully connected layers.",
         "A kernel slides over the whole image, and what it gives is a feature map.",
     ]
-    assert [found[statement] for statement in exact] == [rules.SUPPORTED] * 3
+    assert [found[statement] for statement in exact] == [rules.SUPPORTED] * 2
     report = (tmp_path / "run" / "report.md").read_text()
     for name in names:
         assert f"## {CLAIMS[name].title}" in report

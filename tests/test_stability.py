@@ -172,6 +172,7 @@ def test_gradient_descent_on_a_linear_model_diverges_above_2_and_converges_below
     assert lost[-1] > 100 * lost[0] if grows else lost[-1] < 0.01 * lost[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scaled_to", "grows"), [(1.8, False), (2.2, True)])
 def test_a_whole_network_leaves_a_minimum_above_2_and_returns_to_it_below(scaled_to, grows):
     network, label = NETWORKS["rbf"], jnp.int32(3)
@@ -314,6 +315,7 @@ def epoch_of(compiled, images, marks=(), look=lambda members: None):
     return members, steps
 
 
+@pytest.mark.slow
 def test_measuring_the_gain_changes_no_bit_of_the_training(compiled):
     found = []
     measure = gains.measurer(compiled[0])
@@ -329,6 +331,7 @@ def test_measuring_the_gain_changes_no_bit_of_the_training(compiled):
         assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_the_gain_of_the_next_step_of_each_member(compiled, monkeypatch):
     monkeypatch.setattr(gains, "EXAMPLES", 3)
     images = compiled[1]
@@ -390,6 +393,7 @@ def small_run(folder, monkeypatch, stop_at=None):
     return [line | {"train_seconds": 0.0} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_within_an_epoch_measures_the_same(tmp_path, monkeypatch, digits):
     whole = small_run(tmp_path / "whole", monkeypatch)
     assert [line["epoch"] for line in whole] == [1, 1, 2, 2]

@@ -74,7 +74,7 @@ def examine(context: Context) -> tuple[Finding, ...]:
     activate = lookup(layers.ACTIVATIONS, trained.model.activation, "activation")
     by_hand = np.stack(
         [
-            np.asarray(activate(jnp.asarray(slid(pixels, kernels[..., each], biases[each]))))
+            np.asarray(activate(jnp.asarray(slid(pixels, kernels[..., each], float(biases[each])))))
             for each in range(kernels.shape[-1])
         ]
     )
