@@ -188,9 +188,10 @@ def spread(gains: Float[np.ndarray, " patterns"]) -> dict[str, int | float | Non
 def marks(epoch: int, steps: int) -> tuple[int, ...]:
     """The steps of an epoch, counted from 0, before which the gain is measured.
 
-    The first of each; of the first epoch also step number 2, 5, 10, 20, 50, ...
+    The first of each; of the first two, in which the paper's rate is greatest, also step number 3,
+    10, 30, 100, 300, ...
     """
-    powers = range(len(str(steps)) if epoch == 0 else 1)
-    digits = (1, 2, 5) if epoch == 0 else (1,)
+    powers = range(len(str(steps)) if epoch < 2 else 1)
+    digits = (1, 3) if epoch < 2 else (1,)
     numbers = [digit * 10**power for power in powers for digit in digits]
     return tuple(number - 1 for number in numbers if number <= steps)

@@ -114,6 +114,7 @@ def test_there_are_eight_directions_and_one_way_to_stay():
     assert {max(map(abs, each)) for each in pooling.directions(3)} == {3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "side"), [("average", 16), ("none", 9)])
 def test_the_effective_field_lies_within_the_theoretical_one(kind, side, digits):
     images = data.pad(digits.test_images[:2]) / np.float32(255)
@@ -124,6 +125,7 @@ def test_the_effective_field_lies_within_the_theoretical_one(kind, side, digits)
     assert pooling.side(field) <= side
 
 
+@pytest.mark.slow
 def test_a_consistent_network_is_one_that_sees_nothing(digits):
     blind = trained()
     nothing = jax.tree.map(jnp.zeros_like, blind.params)

@@ -55,10 +55,9 @@ class Reading:
     label: str
     moments: tuple[Moment, ...]
 
-    @property
-    def first_pass(self) -> tuple[Moment, ...]:
-        """All moments of the first pass."""
-        return tuple(moment for moment in self.moments if moment.epoch == 1)
+    def during(self, epoch: int) -> tuple[Moment, ...]:
+        """All moments of a pass."""
+        return tuple(moment for moment in self.moments if moment.epoch == epoch)
 
     @property
     def beginnings(self) -> tuple[Moment, ...]:
@@ -175,12 +174,12 @@ def _when(run: Run, moment: Moment) -> str:
 def _table(readings: Sequence[Reading]) -> Table:
     rows = []
     for reading in readings:
-        first_pass, beginnings = reading.first_pass, reading.beginnings
+        first_pass = reading.during(1)
         chosen = [
             ("before the first step", first_pass[:1]),
             ("worst of pass 1", first_pass[1:]),
-            ("worst beginning of a later pass", beginnings[1:]),
-            ("beginning of the last pass", beginnings[1:][-1:]),
+            ("worst of a later pass", reading.moments[len(first_pass) :]),
+            ("beginning of the last pass", reading.beginnings[1:][-1:]),
         ]
         for what, moments in chosen:
             if moments:
@@ -200,49 +199,52 @@ def _table(readings: Sequence[Reading]) -> Table:
 
 
 def _plots(run: Run, readings: Sequence[Reading]) -> tuple[Plot, ...]:
-    """The gain against passes, and against the steps of the first."""
-    found: list[Plot] = []
-    for name, moments_of, x_of, xlabel, where in (
+    """The gain against passes, and within each pass in which it was measured more than once."""
+    unit = _unit(run)
+    wanted: list[tuple[str, str, str, str, list[figures.Curve]]] = [
         (
             "gain_passes",
-            lambda reading: reading.beginnings,
-            lambda moment: moment.epoch - 1,
+            _title(readings),
             "passes",
-            "that each pass begins with",
-        ),
-        (
-            "gain_first_pass",
-            lambda reading: reading.first_pass,
-            lambda moment: moment.step,
-            f"{_unit(run)} of the first pass",
-            f"of the first pass, by the number of the {_unit(run)}",
-        ),
-    ):
-        curves = _curves(readings, moments_of, x_of)
-        if max(len(curve.x) for curve in curves) < 2:
-            continue
-        title = _title(readings) if not found else f"The gain in pass 1, against its {_unit(run)}s"
-        figure = figures.learning_curves(
-            curves,
-            title=title,
-            ylabel="gain of a step" if len(readings) == 1 else "gain of a step, 95 %",
-            xlabel=xlabel,
-            log_x=name == "gain_first_pass",
-            references={f"bound: {BOUND:g}": BOUND},
+            "of the steps that each pass begins with",
+            _curves(readings, lambda reading: reading.beginnings, lambda moment: moment.epoch - 1),
         )
-        of = "over the patterns"
-        if len(readings) > 1:
-            of = "that one pattern in twenty exceeds, a line a variant"
-        found.append(
-            plot(
-                name,
-                figure,
-                f"The gain of the steps {where}. {_title(readings)}.",
-                f"The gain {of}, of the steps {where}: means over seeds, with bands from the "
-                f"lowest to the highest. What is less than {FLOOR:g} is drawn there.",
+    ]
+    for epoch in sorted({moment.epoch for reading in readings for moment in reading.moments}):
+        wanted.append(
+            (
+                f"gain_pass_{epoch}",
+                f"The gain in pass {epoch}, against its {unit}s",
+                f"{unit} of pass {epoch}",
+                f"of steps in pass {epoch}, by the number of the {unit}",
+                _curves(
+                    readings,
+                    lambda reading, epoch=epoch: reading.during(epoch),  # type: ignore[misc]
+                    lambda moment: moment.step,
+                ),
             )
         )
-    return tuple(found)
+    over = "over the patterns"
+    if len(readings) > 1:
+        over = "that one pattern in twenty exceeds, a line a variant,"
+    return tuple(
+        plot(
+            name,
+            figures.learning_curves(
+                curves,
+                title=title,
+                ylabel="gain of a step" if len(readings) == 1 else "gain of a step, 95 %",
+                xlabel=xlabel,
+                log_x=name != "gain_passes",
+                references={f"bound: {BOUND:g}": BOUND},
+            ),
+            f"The gain {of}. {_title(readings)}.",
+            f"The gain {over} {of}: means over seeds, with bands from the lowest to the highest. "
+            f"What is less than {FLOOR:g} is drawn there.",
+        )
+        for name, title, xlabel, of, curves in wanted
+        if max((len(curve.x) for curve in curves), default=0) > 1
+    )
 
 
 def _curves(
@@ -282,7 +284,7 @@ def _meaning(run: Run) -> Text:
         "derivatives are left out (Gauss-Newton). "
         f"It is measured on the same {plural(max(counts), 'training image')} throughout, before "
         "the first step of each pass, with the curvature estimated then, and before a few more of "
-        "the first pass."
+        "the first two."
     )
     if (batch := run.config.get("batch_size", 1)) > 1:
         text += (
