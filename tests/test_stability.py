@@ -271,12 +271,13 @@ def test_a_spread_counts_the_gains_beyond_2_and_leaves_out_what_is_not_finite():
     assert set(nothing.values()) == {None}
 
 
-def test_the_first_epoch_is_measured_at_round_numbers_of_steps_and_others_at_their_start():
-    assert stability.marks(0, 60_000)[:6] == (0, 1, 4, 9, 19, 49)
-    assert stability.marks(0, 60_000)[-1] == 49_999
-    assert stability.marks(0, 13) == (0, 1, 4, 9)
+def test_the_first_two_epochs_are_measured_at_round_numbers_of_steps_and_all_at_their_start():
+    for epoch in (0, 1):
+        assert stability.marks(epoch, 60_000)[:5] == (0, 2, 9, 29, 99)
+        assert stability.marks(epoch, 60_000)[-1] == 29_999
+    assert stability.marks(0, 13) == (0, 2, 9)
     assert stability.marks(0, 1) == (0,)
-    assert stability.marks(3, 60_000) == (0,)
+    assert stability.marks(2, 60_000) == (0,)
 
 
 AFFINE = data.Affine((1 / 255,), (0.0,))
@@ -320,12 +321,12 @@ def test_measuring_the_gain_changes_no_bit_of_the_training(compiled):
     found = []
     measure = gains.measurer(compiled[0])
     marks = gains.measured(RECIPE, 0)
-    assert marks == (0, 1, 4, 9, 19)
+    assert marks == (0, 2, 9)
     plain, _ = epoch_of(*compiled)
     watched, steps = epoch_of(
         *compiled, marks, lambda members: found.append(measure(members, compiled[1]))
     )
-    assert len(found) == 5
+    assert len(found) == 3
     assert set(marks) < set(steps)
     for ours, theirs in zip(jax.tree.leaves(watched), jax.tree.leaves(plain), strict=True):
         assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
@@ -399,9 +400,9 @@ def test_a_run_that_is_stopped_within_an_epoch_measures_the_same(tmp_path, monke
     assert [line["epoch"] for line in whole] == [1, 1, 2, 2]
     for line in whole:
         steps = [spread["step"] for spread in line["step_gains"]]
-        assert steps == ([0, 1, 4, 9] if line["epoch"] == 1 else [19])
+        assert steps == [19 * (line["epoch"] - 1) + within for within in (0, 2, 9)]
         assert all(spread["median"] > 0 for spread in line["step_gains"])
-    # The second question is asked after four steps.
+    # The second question is asked after some steps of the first epoch.
     assert small_run(tmp_path / "stopped", monkeypatch, stop_at=2) == whole
 
 
@@ -437,14 +438,14 @@ def test_the_report_says_when_the_steps_are_beyond_the_bound():
     section = told.section(measured_run({"base": [BROKEN]}))
     text = text_of(section)
     assert "**100 % of the patterns are beyond 2 when most are, in pass 1.**" in text
-    assert "before the first step the gain is 0.004 in the median and 0.012 at most" in text
+    assert "Before the first step the gain is 0.004 in the median and 0.012 at most" in text
     assert "at its worst before pattern 10 of pass 1: 60 in the median and 180 at most" in text
     assert "Pass 2, the last, begins with 0 in the median" in text
     assert "the same 100 training images" in text
     rows = rows_of(section)
     assert rows["worst of pass 1"] == ["1", "10", "60", "120", "180", "100.0 %"]
     plots = plots_of(section)
-    assert set(plots) == {"gain_passes", "gain_first_pass"}
+    assert set(plots) == {"gain_passes", "gain_pass_1"}
     assert all("bound: 2" in plot.svg for plot in plots.values())
 
 
@@ -472,6 +473,19 @@ def test_of_a_trial_that_diverged_what_is_finite_counts_until_it_did():
     assert rows["worst of pass 1"][2] == "9"
     # It diverged in the second epoch, and what is told of the third is of the step that broke it.
     assert "beginning of the last pass" not in rows
+
+
+def test_a_gain_that_was_measured_once_is_told_and_not_drawn():
+    section = told.section(measured_run({"base": [{(1, 0): spread_of(0.1)}]}, epochs=1))
+    assert set(rows_of(section)) - {"when", "---"} == {"before the first step"}
+    assert not plots_of(section)
+
+
+def test_the_first_two_passes_have_figures_of_their_own():
+    late = CALM | {(2, 29): spread_of(5.0, 0.8)}
+    section = told.section(measured_run({"a": [late], "b": [CALM]}))
+    assert set(plots_of(section)) == {"gain_passes", "gain_pass_1", "gain_pass_2"}
+    assert "| a | worst of a later pass | 2 | 30 | 5 | 10 | 15 | 80.0 % |" in text_of(section)
 
 
 def test_a_run_from_before_there_were_gains_has_no_such_section():

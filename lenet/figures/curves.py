@@ -111,7 +111,7 @@ def learning_curves(
         else:
             _scale_values(axes, shown)
         for index, label in enumerate(references):
-            _draw_reference(axes, label, float(published[index]), index)
+            _draw_reference(axes, shown[:-1], label, float(published[index]), index)
         if log_x:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -128,20 +128,29 @@ def learning_curves(
         return figure
 
 
-def _draw_reference(axes: Axes, label: str, value: float, index: int) -> None:
-    """A line across, with its label on it where curves that fall have not come down yet."""
+def _draw_reference(
+    axes: Axes, curves: Sequence[Float[np.ndarray, " _"]], label: str, value: float, index: int
+) -> None:
+    """A line across, with its label on it at the end from which the curves are further."""
     style = LINE_STYLES[1 + index % (len(LINE_STYLES) - 1)]
     axes.axhline(value, color=PALETTE["muted"], linewidth=1.3, linestyle=style, zorder=1)
+    on_scale = axes.yaxis.get_transform().transform
+
+    def clearance(end: int) -> float:
+        ends = [curve[np.isfinite(curve)][end] for curve in curves if np.isfinite(curve).any()]
+        return float(np.abs(on_scale(np.array(ends)) - on_scale(np.array([value]))).min(initial=9))
+
+    right = clearance(-1) > clearance(0)
     axes.annotate(
         label,
-        (0, value),
+        (1 if right else 0, value),
         xycoords=("axes fraction", "data"),
-        xytext=(4, -3),
+        xytext=(-4 if right else 4, -3),
         textcoords="offset points",
+        ha="right" if right else "left",
         va="top",
         fontsize=9,
         color=PALETTE["muted"],
-        bbox={"facecolor": PALETTE["card"], "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
     )
 
 

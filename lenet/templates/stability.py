@@ -78,7 +78,8 @@ def section(run: Run) -> Section | None:
         return None
     table = _table(readings)
     if len(readings) == 1:
-        sentences: Block = Text(_sentence(run, readings[0]))
+        sentence = _sentence(run, readings[0])
+        sentences: Block = Text(sentence[:1].upper() + sentence[1:])
         numbers: Block = table
     else:
         told = tuple(f"**{reading.label}**: {_sentence(run, reading)}" for reading in readings)
@@ -86,12 +87,12 @@ def section(run: Run) -> Section | None:
         sentences = Details("In words", (Bullets(told),)) if many else Bullets(told)
         numbers = Details("The gains of every variant, in numbers", (table,))
     plots = _plots(run, readings)
-    drawn: Block = plots[0] if len(plots) == 1 else Row(plots)
+    drawn = (plots[0], Row(plots[1:])) if len(plots) > 2 else plots
     lead = Text(
         f"{_verdict(readings)} A step with a gain beyond {BOUND:g} leaves the error on its own "
         "pattern greater than it was."
     )
-    return Section(TITLE, (lead, drawn, sentences, numbers, _meaning(run)))
+    return Section(TITLE, (lead, *drawn, sentences, numbers, _meaning(run)))
 
 
 def _moments(run: Run, variant: str) -> tuple[Moment, ...]:
@@ -148,7 +149,8 @@ def _title(readings: Sequence[Reading]) -> str:
 
 def _sentence(run: Run, reading: Reading) -> str:
     """The course of the gain, from the first pattern to the last pass."""
-    first, worst, last = reading.moments[0], reading.worst, reading.beginnings[-1]
+    first, worst = reading.moments[0], reading.worst
+    last = (reading.beginnings or reading.moments)[-1]
 
     def told(moment: Moment) -> str:
         return (
@@ -157,7 +159,9 @@ def _sentence(run: Run, reading: Reading) -> str:
             f"{percent(moment.values['beyond'], 0)} of the patterns beyond {BOUND:g}"
         )
 
-    text = f"before the first step the gain is {told(first)}"
+    begun = (first.epoch, first.step) == (1, 1)
+    begin = "before the first step" if begun else _when(run, first)
+    text = f"{begin} the gain is {told(first)}"
     if worst is not first:
         text += f"; it is at its worst {_when(run, worst)}: {told(worst)}"
     if last not in (first, worst):
@@ -176,8 +180,8 @@ def _table(readings: Sequence[Reading]) -> Table:
     for reading in readings:
         first_pass = reading.during(1)
         chosen = [
-            ("before the first step", first_pass[:1]),
-            ("worst of pass 1", first_pass[1:]),
+            ("before the first step", [moment for moment in first_pass if moment.step == 1]),
+            ("worst of pass 1", [moment for moment in first_pass if moment.step > 1]),
             ("worst of a later pass", reading.moments[len(first_pass) :]),
             ("beginning of the last pass", reading.beginnings[1:][-1:]),
         ]
@@ -219,11 +223,14 @@ def _plots(run: Run, readings: Sequence[Reading]) -> tuple[Plot, ...]:
                 f"of steps in pass {epoch}, by the number of the {unit}",
                 _curves(
                     readings,
-                    lambda reading, epoch=epoch: reading.during(epoch),  # type: ignore[misc]
+                    lambda reading, epoch=epoch: reading.during(epoch),
                     lambda moment: moment.step,
                 ),
             )
         )
+    seeds = ": means over seeds, with bands from the lowest to the highest"
+    if len(run.summary["trials"]) == len(run.labels):
+        seeds = ", of one seed" if len(run.labels) == 1 else ", each of one seed"
     over = "over the patterns"
     if len(readings) > 1:
         over = "that one pattern in twenty exceeds, a line a variant,"
@@ -239,8 +246,7 @@ def _plots(run: Run, readings: Sequence[Reading]) -> tuple[Plot, ...]:
                 references={f"bound: {BOUND:g}": BOUND},
             ),
             f"The gain {of}. {_title(readings)}.",
-            f"The gain {over} {of}: means over seeds, with bands from the lowest to the highest. "
-            f"What is less than {FLOOR:g} is drawn there.",
+            f"The gain {over} {of}{seeds}. What is less than {FLOOR:g} is drawn there.",
         )
         for name, title, xlabel, of, curves in wanted
         if max((len(curve.x) for curve in curves), default=0) > 1
