@@ -16,6 +16,8 @@ from lenet.templates.run import percent, plural
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 DEPTHS = {"LeNet": 0, "three layers deeper": 3}
 TARGET = 0.02
+# What is looked at, and how often: training images, and steps from one look to the next.
+EXAMPLES, EVERY = 1000, 40
 NAMES = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 
 
@@ -59,8 +61,8 @@ def traces(context: Context) -> dict[str, Trace]:
         found[group[0].variant] = trace(
             group,
             dataset,
-            every=8 if context.quick else 40,
-            examples=256 if context.quick else 2000,
+            every=8 if context.quick else EVERY,
+            examples=256 if context.quick else EXAMPLES,
             last=24 if context.quick else 10**9,
         )
     return found
@@ -231,7 +233,7 @@ def _error_curves(found: Mapping[str, Trace]) -> Block:
                         for traced in [found[_variant(each, depth)]]
                     ],
                     title=f"{depth[0].upper()}{depth[1:]}: training error",
-                    ylabel="error on 2,000 training images",
+                    ylabel=f"error on {EXAMPLES:,} training images",
                     xlabel="steps",
                     percent=True,
                     references={f"{percent(TARGET, 0)}": TARGET},
@@ -297,7 +299,8 @@ CLAIM = Claim(
     method="LeNets with average pooling (with max pooling, sigmoid often does not learn at all) "
     "and ReLU, tanh or sigmoid, and the same with three more hidden layers of 84 units. Each has "
     "its learning rate chosen on validation images; then the chosen trainings are gone through "
-    "again with a look at 2,000 training images every 40 steps: error, gradients, flat units.",
+    f"again with a look at {EXAMPLES:,} training images every {EVERY} steps: error, gradients, flat "
+    "units.",
     examine=examine,
     studies=studies,
 )
