@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.convolution = (
         "auto"  # how it is computed: polyphase, patches, the faster of the two; lax
     )
+    config.precision = "float32"  # of matrix products: float32, tensorfloat32, bfloat16
     config.init_from = ""  # a workdir whose trained parameters to begin with, seed by seed
     config.init_variant = ""  # of it: the variant; empty: the one of our name, or the only one
     config.init_layers = ()  # of it: the layers, as ("c1", "c3"); empty: all

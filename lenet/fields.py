@@ -11,6 +11,7 @@ from lenet import layers, model
 from lenet.data import NORMALIZATIONS
 from lenet.losses import LOSSES
 from lenet.optimizers import OPTIMIZERS, SCHEDULES
+from lenet.precision import PRECISIONS
 from lenet.presentations import AUGMENTATIONS
 from lenet.registry import lookup
 
@@ -110,6 +111,7 @@ FIELDS: dict[str, Check] = {
     "initialization": _one_of(layers.INITIALIZATIONS),
     "coefficients": _one_of(layers.COEFFICIENTS),
     "convolution": _one_of(layers.CONVOLUTIONS),
+    "precision": _one_of(PRECISIONS),
     "loss": _one_of(LOSSES),
     "optimizer": _one_of(OPTIMIZERS),
     "learning_rate": _number(float, 0),

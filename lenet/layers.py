@@ -36,6 +36,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Key
 
 from lenet.backward import BACKWARD
+from lenet.precision import at_precision, matmul_precision
 from lenet.registry import lookup
 
 Maps = Float[Array, "channel height width batch"]
@@ -312,6 +313,7 @@ class Convolution(nn.Module):
     initialization: str = "lecun_normal"
     implementation: str = "auto"
     backward: str = "gradient"
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, maps: Maps) -> Phases:
@@ -335,7 +337,8 @@ class Convolution(nn.Module):
         bias = self.param("bias", rule, (self.features,))
         convolve = lookup(CONVOLUTIONS, self.implementation, "convolution")
         as_product, _ = lookup(BACKWARD, self.backward, "backward")
-        return as_product(lambda x, weights: convolve(x, *weights))(maps, (kernel, bias))
+        product = at_precision(lambda x, weights: convolve(x, *weights), self.precision)
+        return as_product(product)(maps, (kernel, bias))
 
 
 class Pooling(nn.Module):
@@ -354,6 +357,7 @@ class Pooling(nn.Module):
     initialization: str = "lecun_normal"
     coefficients: str = "mean"
     backward: str = "gradient"
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, phases: Phases) -> Maps:
@@ -409,7 +413,7 @@ class Pooling(nn.Module):
         bias = self.param("bias", rule, (channel,))
         matrix = kernel.reshape(4 * channel, channel)
         flat = self.activate(phases).reshape(4 * channel, -1)
-        strided = self.weigh(matrix, _transposed_product, flat).reshape(phases.shape[2:])
+        strided = self.weigh(matrix, _dense_product(self.precision), flat).reshape(phases.shape[2:])
         return self.activate(strided + bias[:, None, None, None])
 
 
@@ -448,11 +452,11 @@ def _greater(a: Maps, b: Maps) -> Maps:
     return jnp.where(a >= b, a, b)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _transposed_product(
-    x: Float[Array, "in batch"], matrix: Float[Array, "in out"]
+    x: Float[Array, "in batch"], matrix: Float[Array, "in out"], precision: str
 ) -> Float[Array, "out batch"]:
-    """matrix^T x.
+    """matrix^T x, at a precision of `PRECISIONS`.
 
     The product is written so that XLA reads the matrix as it lies in memory, and the gradient by
     the matrix waits for that by x: then the matrix is not read again after its update, which is
@@ -462,16 +466,22 @@ def _transposed_product(
 
 
 def _transposed_product_backward(
-    kept: tuple[Array, Array], cotangent: Float[Array, "out batch"]
+    precision: str, kept: tuple[Array, Array], cotangent: Float[Array, "out batch"]
 ) -> tuple[Array, Array]:
     x, matrix = kept
-    by_x, cotangent = lax.optimization_barrier((matrix @ cotangent, cotangent))
-    return by_x, x @ cotangent.T
+    with matmul_precision(precision):  # This is traced after, and outside of, the product.
+        by_x, cotangent = lax.optimization_barrier((matrix @ cotangent, cotangent))
+        return by_x, x @ cotangent.T
 
 
 _transposed_product.defvjp(
-    lambda x, matrix: (_transposed_product(x, matrix), (x, matrix)), _transposed_product_backward
+    lambda x, matrix, precision: (_transposed_product(x, matrix, precision), (x, matrix)),
+    _transposed_product_backward,
 )
+
+
+def _dense_product(precision: str) -> Callable[[Array, Array], Array]:
+    return at_precision(lambda x, matrix: _transposed_product(x, matrix, precision), precision)
 
 
 class Dense(nn.Module):
@@ -480,6 +490,7 @@ class Dense(nn.Module):
     features: int
     initialization: str = "lecun_normal"
     backward: str = "gradient"
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "in batch"]) -> Float[Array, "out batch"]:
@@ -495,4 +506,4 @@ class Dense(nn.Module):
         rule = functools.partial(initialize_biases, name=self.initialization, fan_in=in_features)
         bias = self.param("bias", rule, (self.features,))
         as_product, _ = lookup(BACKWARD, self.backward, "backward")
-        return as_product(_transposed_product)(x, kernel) + bias[:, None]
+        return as_product(_dense_product(self.precision))(x, kernel) + bias[:, None]

@@ -36,6 +36,7 @@ class LeNet(nn.Module):
         initialization: a name in `layers.INITIALIZATIONS`.
         coefficients: a name in `layers.COEFFICIENTS`, for the pooling `subsampling`.
         convolution: a name in `layers.CONVOLUTIONS`: how, not what, is computed.
+        precision: a name in `precision.PRECISIONS`: of matrix products.
         backward: a name in `backward.BACKWARD`: what differentiation finds, the network unchanged.
     """
 
@@ -50,6 +51,7 @@ class LeNet(nn.Module):
     initialization: str = "lecun_normal"
     coefficients: str = "mean"
     convolution: str = "auto"
+    precision: str = "float32"
     backward: str = "gradient"
 
     @nn.compact
@@ -77,6 +79,7 @@ class LeNet(nn.Module):
                 self.initialization,
                 self.convolution,
                 self.backward,
+                self.precision,
                 name=convolution,
             )(x)
             x = layers.Pooling(
@@ -85,6 +88,7 @@ class LeNet(nn.Module):
                 self.initialization,
                 self.coefficients,
                 self.backward,
+                self.precision,
                 name=pooling,
             )(phases)
         top = lookup(HEADS, self.head, "head")(self, x).T
@@ -119,7 +123,8 @@ class LeNet(nn.Module):
 
     def connect(self, units: int, name: str, x: Array) -> Array:
         """A fully connected layer."""
-        return layers.Dense(units, self.initialization, self.backward, name=name)(x)
+        dense = layers.Dense(units, self.initialization, self.backward, self.precision, name=name)
+        return dense(x)
 
 
 # What each does with the maps of s4, as far as there are parameters.
