@@ -66,6 +66,7 @@ class Task:
         source: where they came from.
         start: what training begins with.
         threads: how many PyTorch may use; JAX uses every core the process has.
+        platform: `cpu` or `gpu`, where all of them train.
     """
 
     network: str
@@ -76,6 +77,7 @@ class Task:
     source: str
     start: Start
     threads: int
+    platform: str = "cpu"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,6 +141,7 @@ def create_task(
     batch_size: int,
     threads: int,
     network: str = "relu_max",
+    platform: str = "cpu",
 ) -> Task:
     """A network of `NETWORKS` to be trained on these images.
 
@@ -162,7 +165,7 @@ def create_task(
         curvature_examples=config.curvature_examples,
     )
     start = _first_step(config, recipe, programs.Images(pixels, labels))
-    return Task(network, config, recipe, pixels, labels, source, start, threads)
+    return Task(network, config, recipe, pixels, labels, source, start, threads, platform)
 
 
 def _first_step(config: ConfigDict, recipe: programs.Recipe, images: programs.Images) -> Start:

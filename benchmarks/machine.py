@@ -1,5 +1,6 @@
 """What a benchmark ran on, and how fast that multiplies matrices."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -25,9 +26,10 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def describe() -> dict[str, Any]:
+def describe(platform_name: str = "cpu") -> dict[str, Any]:
     """Processor, memory and versions; a version is None where the package is not installed."""
     return {
+        "gpu": jax.devices()[0].device_kind if platform_name == "gpu" else None,
         "cpu": _cpu_model(),
         "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -44,8 +46,9 @@ def sentence(description: dict[str, Any]) -> str:
         f"{x} {description[x]}" for x in ("jax", "flax", "torch") if description[x]
     )
     memory = description["memory_bytes"] / 2**30
+    gpu = f"{description['gpu']}, " if description["gpu"] else ""
     return (
-        f"{description['cpu']}, {description['cores']} cores, {memory:.0f} GiB, "
+        f"{gpu}{description['cpu']}, {description['cores']} cores, {memory:.0f} GiB, "
         f"Python {description['python']}, {versions}; load {description['load_before']:.1f} before"
     )
 
@@ -79,11 +82,11 @@ def timed(function: Callable[[], Any]) -> Callable[[], float]:
 def jax_product() -> Callable[[], float]:
     """A function that multiplies two 2048x2048 float32 matrices by JAX and returns FLOP/s."""
     a, b = (jax.random.normal(jax.random.key(seed), (SIDE, SIDE)) for seed in (0, 1))
-    multiply = jax.jit(jnp.matmul)
+    multiply = jax.jit(functools.partial(jnp.matmul, precision="highest"))
     return lambda: _rate(lambda: jax.block_until_ready(multiply(a, b)))
 
 
-def torch_product(threads: int) -> Callable[[], float]:
+def torch_product(threads: int, platform_name: str = "cpu") -> Callable[[], float]:
     """The same by PyTorch.
 
     Raises:
@@ -92,12 +95,19 @@ def torch_product(threads: int) -> Callable[[], float]:
     import torch
 
     rng = np.random.default_rng(0)
-    a, b = (torch.from_numpy(rng.normal(size=(SIDE, SIDE)).astype(np.float32)) for _ in "ab")
+    device = "cuda" if platform_name == "gpu" else "cpu"
+    a, b = (torch.tensor(rng.normal(size=(SIDE, SIDE)), dtype=torch.float32) for _ in "ab")
+    a, b = a.to(device), b.to(device)
+
+    def multiply() -> None:
+        torch.matmul(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     def measure() -> float:
         # Others may have chosen another number since.
         torch.set_num_threads(threads)
-        return _rate(lambda: torch.matmul(a, b))
+        return _rate(multiply)
 
     return measure
 

@@ -1,5 +1,6 @@
 """PyTorch's ways of training the same network. Importing this needs PyTorch."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,13 +128,13 @@ class Setup(NamedTuple):
 
     Attributes:
         network: to be trained.
-        optimizer: made from parameters.
+        optimizer: made from parameters and further arguments.
         loss: the mean, of outputs and labels.
         deliver: which images to present -> images and labels, batch by batch.
     """
 
     network: nn.Module
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    optimizer: Callable[..., torch.optim.Optimizer]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     deliver: Callable[[Iterable[np.ndarray]], Iterable[Batch]]
 
@@ -143,22 +144,24 @@ def _set_up(task: Task) -> Setup:
     rate = task.config.learning_rate
     if task.network == "lenet5_1998":
         normalized = datasets.normalize(task.pixels, task.recipe.affine).transpose(0, 3, 1, 2)
-        images = torch.from_numpy(np.ascontiguousarray(normalized, np.float32))
+        images = torch.from_numpy(np.ascontiguousarray(normalized, np.float32)).to(pixels.device)
 
         def gather(chosen: Iterable[np.ndarray]) -> list[Batch]:
             # A list, ready before the clock starts.
-            indices = [torch.from_numpy(np.asarray(index, np.int64)) for index in chosen]
+            indices = [_index(task, index) for index in chosen]
             return [(images[index], labels[index]) for index in indices]
 
         loss = _equation_9(task.config.rbf_j)
-        return Setup(Network1998(), lambda x: torch.optim.SGD(x, lr=rate), loss, gather)
+        sgd = functools.partial(torch.optim.SGD, lr=rate)
+        return Setup(Network1998().to(pixels.device), sgd, loss, gather)
 
     def convert(chosen: Iterable[np.ndarray]) -> Iterable[Batch]:
         # One by one, while the clock runs.
-        for index in map(torch.from_numpy, chosen):
+        for index in (_index(task, each) for each in chosen):
             yield pixels[index].float().div_(255), labels[index]
 
-    return Setup(Network(), lambda x: torch.optim.Adam(x, lr=rate), F.cross_entropy, convert)
+    adam = functools.partial(torch.optim.Adam, lr=rate)
+    return Setup(Network().to(pixels.device), adam, F.cross_entropy, convert)
 
 
 def eager(threads: int = 0) -> Contestant:
@@ -176,6 +179,11 @@ def compiled() -> Contestant:
     return Contestant("PyTorch compile", 1, lambda task: _make_single(task, compiled=True))
 
 
+def graphed() -> Contestant:
+    """Eager's step as a CUDA graph: recorded once, then one launch a step. On a GPU only."""
+    return Contestant("PyTorch CUDA graph", 1, _make_graphed)
+
+
 def ensemble(members: int) -> Contestant:
     """All members as one network by `torch.func`: `vmap` over stacked parameters."""
 
@@ -185,11 +193,29 @@ def ensemble(members: int) -> Contestant:
     return Contestant(f"PyTorch vmap, {members} models", members, make)
 
 
+def _device(task: Task) -> torch.device:
+    return torch.device("cuda" if task.platform == "gpu" else "cpu")
+
+
+def _index(task: Task, chosen: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(chosen, np.int64)).to(_device(task))
+
+
+def _clock(task: Task) -> float:
+    """The time, in seconds, when all that was asked of the device is done."""
+    if task.platform == "gpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _tensors(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, channels first, as bytes; and labels."""
     torch.set_num_threads(task.threads)
+    # All in float32, as ours: without this, convolutions on a GPU round to TF32.
+    torch.backends.cudnn.allow_tf32 = False
     pixels = torch.from_numpy(np.ascontiguousarray(task.pixels.transpose(0, 3, 1, 2)))
-    return pixels, torch.from_numpy(task.labels.astype(np.int64))
+    labels = torch.from_numpy(task.labels.astype(np.int64))
+    return pixels.to(_device(task)), labels.to(_device(task))
 
 
 def classifier(task: Task, each: Sequence[Params], count: int) -> Callable[[], np.ndarray]:
@@ -216,9 +242,9 @@ def classifier(task: Task, each: Sequence[Params], count: int) -> Callable[[], n
 
 def _make_ensemble(task: Task, members: int) -> Entry:
     pixels, labels = _tensors(task)
-    network = Network()
+    network = Network().to(pixels.device)
     stacked = {
-        name: torch.stack([value] * members).requires_grad_()
+        name: torch.stack([value] * members).to(pixels.device).requires_grad_()
         for name, value in _to_torch(task.start.params).items()
     }
     optimizer = torch.optim.Adam(stacked.values(), lr=task.config.learning_rate)
@@ -236,7 +262,7 @@ def _make_ensemble(task: Task, members: int) -> Entry:
         optimizer.state.clear()
 
     def step(chosen: np.ndarray) -> torch.Tensor:
-        index = torch.from_numpy(chosen)
+        index = _index(task, chosen)
         images = pixels[index].float().div_(255)
         optimizer.zero_grad(set_to_none=True)
         losses = torch.func.vmap(loss_of)(stacked, images, labels[index])
@@ -246,20 +272,20 @@ def _make_ensemble(task: Task, members: int) -> Entry:
 
     def take_first(start: Start) -> Outcome:
         begin(start.params)
-        losses = step(np.stack([start.chosen.astype(np.int64)] * members))
+        losses = step(np.stack([start.chosen] * members))
         each = [
             _from_torch({name: value[member].detach() for name, value in stacked.items()})
             for member in range(members)
         ]
         params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
-        return Outcome(losses.detach().numpy(), params)
+        return Outcome(losses.detach().cpu().numpy(), params)
 
     def train(count: int) -> float:
         steps = -(-count // task.recipe.batch_size)
-        began = time.perf_counter()
+        began = _clock(task)
         for _ in range(steps):
             step(np.stack([next(order) for order in orders]))
-        return (time.perf_counter() - began) * count / (steps * task.recipe.batch_size)
+        return (_clock(task) - began) * count / (steps * task.recipe.batch_size)
 
     return Entry(take_first, train)
 
@@ -283,18 +309,68 @@ def _make_single(task: Task, compiled: bool = False, threads: int = 0) -> Entry:
 
     def take_first(start: Start) -> Outcome:
         begin(start.params)
-        [batch] = deliver([start.chosen.astype(np.int64)])
+        [batch] = deliver([start.chosen])
         loss = step(*batch)
-        return Outcome(loss.detach().numpy()[None], _from_torch(network.state_dict()))
+        return Outcome(loss.detach().cpu().numpy()[None], _from_torch(network.state_dict()))
 
     def train(count: int) -> float:
         torch.set_num_threads(threads or task.threads)
         steps = -(-count // task.recipe.batch_size)
         presented = deliver(itertools.islice(order, steps))
-        began = time.perf_counter()
+        began = _clock(task)
         for images, labels in presented:
             step(images, labels)
-        return (time.perf_counter() - began) * count / (steps * task.recipe.batch_size)
+        return (_clock(task) - began) * count / (steps * task.recipe.batch_size)
+
+    begin(task.start.params)
+    return Entry(take_first, train)
+
+
+def _make_graphed(task: Task) -> Entry:
+    pixels, labels = _tensors(task)
+    network, create_optimizer, loss_of, _ = _set_up(task)
+    # What capturing needs: its count of steps lies on the GPU.
+    optimizer = create_optimizer(network.parameters(), capturable=True)
+    # A graph reads and writes the same memory every time: the index is copied into its place.
+    place = _index(task, task.start.chosen)
+    order = batches(task)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(network(pixels[place].float().div_(255)), labels[place])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # What is chosen or allocated at the first call must not be captured.
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def begin(params: Params) -> None:
+        network.load_state_dict(_to_torch(params))
+        for state in optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def take_first(start: Start) -> Outcome:
+        begin(start.params)
+        place.copy_(_index(task, start.chosen))
+        graph.replay()
+        return Outcome(loss.detach().cpu().numpy()[None], _from_torch(network.state_dict()))
+
+    def train(count: int) -> float:
+        steps = -(-count // task.recipe.batch_size)
+        began = _clock(task)
+        for chosen in itertools.islice(order, steps):
+            place.copy_(_index(task, chosen))
+            graph.replay()
+        return (_clock(task) - began) * count / (steps * task.recipe.batch_size)
 
     begin(task.start.params)
     return Entry(take_first, train)
@@ -334,7 +410,7 @@ def _from_torch(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]
         layer, _, leaf = name.partition(".")
         if leaf == "mask":
             continue
-        value = tensor.numpy().copy()
+        value = tensor.cpu().numpy().copy()
         if leaf == "weight":
             value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
             value = value[:, :, TABLE_1] if f"{layer}.mask" in tensors else value

@@ -1,16 +1,19 @@
-"""Seconds per model and epoch: ours next to PyTorch and to plain Flax, on the CPU.
+"""Seconds per model and epoch: ours next to PyTorch and to plain Flax.
 
     python -m benchmarks.throughput [--population=1,16] [--batch_size=128] [--repeats=5] [--all]
+    python -m benchmarks.throughput --platform=gpu --population=1,100,1000
 
 All train the ReLU + max LeNet with Adam on 60,000 images of 32x32 pixels. Before anything is timed,
 one step from the same parameters on the same batch must give the same loss and parameters. Then
 the contestants take turns, and a ratio is the median over the rounds of the ratio within a round,
 so that what else the machine does falls out of it. `--all` adds the ways of PyTorch and of Flax to
-compile, and to train many models at once; they take long.
+compile, and to train many models at once; they take long. On a GPU all of them train there, in
+float32, and PyTorch with CUDA graphs as well.
 """
 
 import dataclasses
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,14 +64,17 @@ class Row:
     share: float
 
 
-def contestants(populations: Sequence[int], everyone: bool = False) -> tuple[Contestant, ...]:
+def contestants(
+    populations: Sequence[int], everyone: bool = False, platform: str = "cpu"
+) -> tuple[Contestant, ...]:
     """Ours, and the others that are installed; `everyone` at the largest of the populations."""
     many = max(populations)
     others = [plain_flax()] + ([mapped_flax(many)] if everyone else [])
     if has_torch():
         from benchmarks import pytorch
 
-        more = [pytorch.compiled(), pytorch.ensemble(many)] if everyone else []
+        more = [pytorch.graphed()] if platform == "gpu" else []
+        more += [pytorch.compiled(), pytorch.ensemble(many)] if everyone else []
         others = [pytorch.eager(), *more, *others]
     return (*(ours(members) for members in populations), *others)
 
@@ -78,11 +84,11 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def products(threads: int) -> dict[str, Callable[[], float]]:
+def products(threads: int, platform: str = "cpu") -> dict[str, Callable[[], float]]:
     """Functions that measure the rate of a large matrix product, by library."""
     chosen = {"JAX": machine.jax_product()}
     if has_torch():
-        chosen["PyTorch"] = machine.torch_product(threads)
+        chosen["PyTorch"] = machine.torch_product(threads, platform)
     return chosen
 
 
@@ -163,6 +169,7 @@ def run(
     threads: int,
     json_path: str | None,
     everyone: bool = False,
+    platform: str = "cpu",
 ) -> None:
     """Checks, times and prints; and writes the JSON file if it has a path.
 
@@ -177,16 +184,16 @@ def run(
             f"repeats={repeats} and threads={threads} must be at least 1, fraction={fraction} "
             "above 0 and at most 1"
         )
-    described = machine.describe()
+    described = machine.describe(platform)
     CONSOLE.print(machine.sentence(described))
     if not has_torch():
         CONSOLE.print(INSTALL_TORCH)
-    task = create_task(*load_images(), batch_size, threads)
+    task = create_task(*load_images(), batch_size, threads, platform=platform)
     examples = len(task.labels)
     CONSOLE.print(f"{examples:,} images: {task.source}")
 
     entries: list[tuple[Contestant, Entry]] = []
-    for contestant in contestants(populations, everyone):
+    for contestant in contestants(populations, everyone, platform):
         CONSOLE.print(f"preparing {contestant.name}")
         entries.append((contestant, contestant.make(task)))
     outcomes = {who.name: entry.first_step(task.start) for who, entry in entries}
@@ -195,7 +202,7 @@ def run(
 
     count = max(1, round(fraction * examples))
     least = min(count, STEPS_A_ROUND * batch_size)
-    rates = products(threads)
+    rates = products(threads, platform)
     turns = {
         who.name: _turn(who, entry, max(count // who.members, least), examples)
         for who, entry in entries
@@ -244,6 +251,23 @@ def _row_to_json(row: Row, members: int) -> dict[str, Any]:
     }
 
 
+def choose_platform(platform: str) -> None:
+    """Makes JAX compute on the `cpu` or the `gpu`.
+
+    Raises:
+        ValueError: if there is no such platform here.
+    """
+    if platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        return
+    # JAX would take most of its memory for itself, and PyTorch is to train there too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if jax.default_backend() == "cpu":
+        raise ValueError(
+            "--platform=gpu: JAX finds no GPU; for one of NVIDIA: pip install jax[cuda13]"
+        )
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the benchmark of the command line."""
     values = flags.FLAGS
@@ -251,7 +275,7 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
         populations = numbers("population", values.population)
-        jax.config.update("jax_platforms", "cpu")
+        choose_platform(values.platform)
         experiment.cache_compilations()
         experiment.use_cores_as_devices(max(populations, default=1))
         run(
@@ -262,6 +286,7 @@ def main(argv: Sequence[str]) -> None:
             values.threads,
             values.json,
             values.all,
+            values.platform,
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -274,6 +299,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("fraction", 0.25, "Of an epoch, in each round.")
     flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
     flags.DEFINE_bool("all", False, "Also what takes long: torch.compile, torch.func, Flax vmap.")
+    flags.DEFINE_enum("platform", "cpu", ["cpu", "gpu"], "Where all of them train.")
     flags.DEFINE_string("json", None, "A file for the results.")
     app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
     app.run(main)

@@ -105,6 +105,23 @@ def test_a_member_that_is_not_trained_stops_the_benchmark(task, start, outcomes)
         contestants.check_agreement(spoilt, task)
 
 
+def test_cuda_graphs_are_compared_on_a_gpu_alone():
+    pytest.importorskip("torch")
+    names = {
+        platform: [who.name for who in throughput.contestants([1], platform=platform)]
+        for platform in ("cpu", "gpu")
+    }
+    assert names["gpu"] == ["ours", "PyTorch eager", "PyTorch CUDA graph", "plain Flax"]
+    assert names["cpu"] == ["ours", "PyTorch eager", "plain Flax"]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with pytest.raises(ValueError, match=r"--platform=gpu.*pip install"):
+        throughput.choose_platform("gpu")
+
+
 def test_every_contestant_trains_past_the_end_of_an_epoch(entries):
     for entry in entries.values():
         assert entry.train(100) > 0
