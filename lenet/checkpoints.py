@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from lenet import data, processes
 from lenet import model as models
-from lenet import processes
 
 Tree = TypeVar("Tree")
 
@@ -197,6 +198,19 @@ class Trained:
     def variant(self) -> str:
         """What it shares with the trials that differ from it only in the seed."""
         return self.trial.rpartition("/seed=")[0]
+
+    @property
+    def affine(self) -> data.Affine:
+        """The normalization that it was trained with."""
+        described = self.dataset["normalization"]
+        return data.Affine(tuple(described["scale"]), tuple(described["offset"]))
+
+    def shown(
+        self, images: UInt8[np.ndarray, "image height width channel"]
+    ) -> Float[jax.Array, "image padded_height padded_width channel"]:
+        """Images as the network is shown them: padded to the size it takes, and normalised."""
+        padded = data.pad(images, min(self.dataset["image_shape"][:2]))
+        return jnp.asarray(data.normalize(jnp.asarray(padded), self.affine))
 
 
 def _populations(folder: Path) -> list[Path]:

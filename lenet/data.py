@@ -8,12 +8,14 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax import Array
 from jaxtyping import Float32, Int32, Real, UInt8
+from ml_collections import ConfigDict
 
 from lenet import formats, sources
 from lenet.files import write_atomically
@@ -217,6 +219,32 @@ def _dataset(name: str, source: str, images: ImageSet, digests: Sequence[str]) -
         test_images=images.test_images,
         test_labels=images.test_labels,
     )
+
+
+def load_test_images(
+    config: Mapping[str, Any] | ConfigDict, described: Mapping[str, Any]
+) -> UInt8[np.ndarray, "test height width channel"] | str:
+    """The test images of a run, without padding, or a sentence that says why there are none.
+
+    Args:
+        config: of the run; a field that its config did not have yet means its default.
+        described: the data set that it used, as `dataset.json` has it.
+    """
+    try:
+        whole = load(
+            config.get("dataset") or described["name"],
+            config.get("data_dir") or None,
+            allow_subset=bool(config.get("allow_subset")),
+        )
+        loaded = hold_out(whole, config.get("holdout") or 0)
+    except (OSError, ValueError) as error:
+        return f"The data set could not be loaded again: {error}."
+    if loaded.sha256 != described["sha256"]:
+        return (
+            f"What is loaded for {described['name']} now is not what the run used: its sha256 is "
+            f"{loaded.sha256[:16]}, not {described['sha256'][:16]}."
+        )
+    return loaded.test_images
 
 
 def cache_folder() -> Path:

@@ -68,7 +68,7 @@ def receptive_fields(network: Trained, picture: Picture) -> tuple[ReceptiveField
     them, as where every ReLU is off, the units around are tried, the nearest first.
     """
     model, params = network.model, network.params
-    image = _normalized(network, picture[None])[0]
+    image = network.shown(picture[None])[0]
     rows = {row.name: row for row in models.summarize(model, picture.shape).layers}
     shapes = jax.eval_shape(functools.partial(activations, model), params, image[None])
     untried = {name: _from_the_middle(*shapes[name].shape[1:3]) for name in MAPS if name in rows}
@@ -124,32 +124,12 @@ def most_exciting(network: Trained, images: Images) -> Excited:
     """Of each unit of f6 the images for which its activation is greatest; of equals the first."""
     f6 = jax.jit(lambda params, batch: activations(network.model, params, batch)["f6"])
     found = [
-        np.asarray(f6(network.params, _normalized(network, images[start : start + BATCH])))
+        np.asarray(f6(network.params, network.shown(images[start : start + BATCH])))
         for start in range(0, len(images), BATCH)
     ]
     units = np.concatenate(found, axis=1)
     order = np.argsort(-units, axis=1, kind="stable")[:, :MOST_EXCITING]
     return Excited(images[order], units.max(axis=1) > units.min(axis=1), len(images))
-
-
-def load_test_images(network: Trained) -> Images | str:
-    """The test images of its run, without padding, or a sentence that says why there are none."""
-    fields, described = network.config, network.dataset
-    try:
-        whole = data.load(
-            fields.get("dataset") or described["name"],
-            fields.get("data_dir") or None,
-            allow_subset=bool(fields.get("allow_subset")),
-        )
-        loaded = data.hold_out(whole, fields.get("holdout") or 0)
-    except (OSError, ValueError) as error:
-        return f"The data set could not be loaded: {error}."
-    if loaded.sha256 != described["sha256"]:
-        return (
-            f"What is loaded for {described['name']} now is not what the run used: its sha256 is "
-            f"{loaded.sha256[:16]}, not {described['sha256'][:16]}."
-        )
-    return loaded.test_images
 
 
 def look(network: Trained, picture: Picture, label: str) -> Look:
@@ -160,7 +140,7 @@ def look(network: Trained, picture: Picture, label: str) -> Look:
     """
     model, params = network.model, network.params
     _, (probabilities,) = predict.classify(network, picture[None])
-    pixels = _normalized(network, picture[None])
+    pixels = network.shown(picture[None])
     made = jax.jit(activations, static_argnums=0)(model, params, pixels)
     # Compiled functions return their entries sorted by name.
     maps = {
@@ -173,7 +153,7 @@ def look(network: Trained, picture: Picture, label: str) -> Look:
         second = layers.spread_connections(second, connected)
     excited: Excited | str | None = None
     if "f6" in maps:
-        images = load_test_images(network)
+        images = data.load_test_images(network.config, network.dataset)
         excited = images if isinstance(images, str) else most_exciting(network, images)
     return Look(
         label=label,
@@ -191,14 +171,6 @@ def look(network: Trained, picture: Picture, label: str) -> Look:
         fields=receptive_fields(network, picture),
         excited=excited,
     )
-
-
-def _normalized(network: Trained, images: Images) -> Float[Array, "image _ _ channel"]:
-    """Images as the network is shown them: padded and normalised."""
-    described = network.dataset["normalization"]
-    affine = data.Affine(tuple(described["scale"]), tuple(described["offset"]))
-    padded = data.pad(images, min(network.dataset["image_shape"][:2]))
-    return jnp.asarray(data.normalize(jnp.asarray(padded), affine))
 
 
 def load(workdirs: Sequence[str], trials: Sequence[str]) -> list[tuple[str, Trained]]:

@@ -105,16 +105,12 @@ def classify(
             f"the images are {_by(images.shape[1:])}, but the network takes {_wanted(trained)}"
         )
     images = _pad(images, shape)
-    affine = data.Affine(
-        tuple(trained.dataset["normalization"]["scale"]),
-        tuple(trained.dataset["normalization"]["offset"]),
-    )
     found = [np.zeros((0, len(trained.dataset["class_names"])), np.float32)]
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
         # Every batch has the same size, so that there is one compilation.
         filled = np.pad(batch, ((0, BATCH_SIZE - len(batch)), (0, 0), (0, 0), (0, 0)))
-        probabilities = _probabilities(trained.model, trained.params, affine, filled)
+        probabilities = _probabilities(trained.model, trained.params, trained.affine, filled)
         found.append(np.asarray(probabilities)[: len(batch)])
     probabilities = np.concatenate(found)
     if not np.isfinite(probabilities).all():

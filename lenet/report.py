@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from lenet import checkpoints, codes, data, layers
 from lenet.files import write_atomically
@@ -58,7 +57,7 @@ def write(workdir: str) -> None:
     """
     run = read(workdir)
     title = headline(run)
-    images = load_test_images(run)
+    images = data.load_test_images(run.config, run.dataset)
     drawn = sections(run, images, load_portraits(run, workdir, images))
     folder = Path(workdir)
     texts = {
@@ -110,25 +109,6 @@ def read(workdir: str) -> Run:
     )
 
 
-def load_test_images(run: Run) -> UInt8[np.ndarray, "test height width channel"] | str:
-    """The run's test images, without padding, or a sentence that says why there are none."""
-    try:
-        whole = data.load(
-            run.config["dataset"],
-            run.config.get("data_dir") or None,
-            allow_subset=bool(run.config.get("allow_subset")),
-        )
-        loaded = data.hold_out(whole, run.config.get("holdout", 0))
-    except (OSError, ValueError) as error:
-        return f"The data set could not be loaded again: {error}."
-    if loaded.sha256 != run.dataset["sha256"]:
-        return (
-            f"What is loaded for {run.dataset['name']} now is not what the run used: its sha256 "
-            f"is {loaded.sha256[:16]}, not {run.dataset['sha256'][:16]}."
-        )
-    return loaded.test_images
-
-
 def load_portraits(
     run: Run, workdir: str, images: UInt8[np.ndarray, "test height width channel"] | str
 ) -> tuple[Portrait, ...] | str:
@@ -161,7 +141,7 @@ def feature_maps(
     """What c1 s2 c3 s4 make of an image, map height width; c1 and c3 after the activation."""
     _, captured = trained.model.apply(
         {"params": trained.params},
-        _presented(trained, image[None]),
+        trained.shown(image[None]),
         capture_intermediates=True,
         mutable=["intermediates"],
     )
@@ -186,23 +166,11 @@ def mean_f6(
     )
     sums = np.zeros((trained.model.classes, codes.UNITS))
     for start in range(0, len(images), BATCH):
-        batch = units(trained.params, _presented(trained, images[start : start + BATCH]))
+        batch = units(trained.params, trained.shown(images[start : start + BATCH]))
         np.add.at(sums, labels[start : start + BATCH], np.asarray(batch))
     counts = np.bincount(labels, minlength=trained.model.classes)
     means = sums / np.maximum(counts, 1)[:, None]
     return means.reshape(-1, codes.HEIGHT, codes.WIDTH)
-
-
-def _presented(
-    trained: checkpoints.Trained, images: UInt8[np.ndarray, "batch height width channel"]
-) -> Float[Array, "batch padded_height padded_width channel"]:
-    """Images as the network was shown them: padded and normalised."""
-    affine = data.Affine(
-        tuple(trained.dataset["normalization"]["scale"]),
-        tuple(trained.dataset["normalization"]["offset"]),
-    )
-    padded = data.pad(images, min(trained.dataset["image_shape"][:2]))
-    return jnp.asarray(data.normalize(jnp.asarray(padded), affine))
 
 
 def headline(run: Run) -> str:

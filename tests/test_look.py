@@ -342,7 +342,7 @@ def test_there_is_a_kernel_for_each_connection_of_table_1(page):
 
 
 def test_the_most_exciting_images_are_those_of_brute_force(paper):
-    images = look.load_test_images(paper)
+    images = data.load_test_images(paper.config, paper.dataset)
     assert images.shape == (40, 28, 28, 1)
     found = look.most_exciting(paper, images)
     responses = []
@@ -360,14 +360,14 @@ def test_the_most_exciting_images_are_those_of_brute_force(paper):
 
 
 def test_images_are_ranked_the_same_however_many_are_sent_at_once(small, monkeypatch):
-    images = look.load_test_images(small)
+    images = data.load_test_images(small.config, small.dataset)
     whole = look.most_exciting(small, images)
     monkeypatch.setattr(look, "BATCH", 16)
     np.testing.assert_array_equal(look.most_exciting(small, images).images, whole.images)
 
 
 def test_of_fewer_test_images_than_are_shown_all_are(small):
-    images = look.load_test_images(small)[:2]
+    images = data.load_test_images(small.config, small.dataset)[:2]
     found = look.most_exciting(small, images)
     assert found.images.shape == (5, 2, 28, 28, 1)
     assert figures.to_svg(figures.excited(found.images, found.responding, title="T"))

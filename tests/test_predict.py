@@ -38,8 +38,8 @@ def trained(channels=1, native=(SIDE, SIDE), padded=(32, 32)):
             "class_names": ["left", "middle", "right"],
             "native_shape": [*native, channels],
             "image_shape": [*padded, channels],
-            "normalization": {"scale": [1 / 255] * channels, "offset": [-0.1] * channels},
         },
+        affine=data.Affine((1 / 255,) * channels, (-0.1,) * channels),
     )
 
 
