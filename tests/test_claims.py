@@ -308,3 +308,21 @@ def test_claims_run_from_start_to_finish_on_a_subset(names, tmp_path, digits):
     for figure in (tmp_path / "run" / "figures").glob("*.svg"):
         assert f"figures/{figure.name}" in report
     assert math.isfinite(summary["timing"]["total_seconds"])
+
+
+def test_every_core_is_made_a_device_before_anything_starts_jax(monkeypatch, tmp_path):
+    class ReachedError(Exception):
+        pass
+
+    def make_devices(widest):
+        assert widest >= 1000
+        raise ReachedError
+
+    def start_jax(*_, **__):
+        pytest.fail("JAX is used while there is one device")
+
+    monkeypatch.setattr(verdicts.experiment, "use_cores_as_devices", make_devices)
+    monkeypatch.setattr(verdicts.processes, "from_primary", start_jax)
+    monkeypatch.setattr(verdicts.data, "load", start_jax)
+    with pytest.raises(ReachedError):
+        verdicts.run(claims_config.get_config(), "claims", str(tmp_path / "run"))

@@ -1,7 +1,8 @@
 """ReLU is easier to train than tanh; sigmoid saturates and loses information on the way back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def examine(context: Context) -> tuple[Finding, ...]:
             rules.above(interval_of(speed[plain])) if _reached(found) else rules.UNDECIDED,
             f"tanh needs {_factor(speed[plain])} the steps of ReLU in the LeNet, and "
             f"{_factor(speed[deep])} in the deeper network. {_steps_told(found)}",
-            (_error_curves(found),),
+            (_error_curves(found, speed),),
         ),
         Finding(
             "ReLU ends with a lower test error than tanh.",
@@ -120,7 +121,7 @@ def examine(context: Context) -> tuple[Finding, ...]:
             rules.below(interval_of(lost[plain])),
             f"Powers of ten: {in_numbers(lost[plain])} in the LeNet, {in_numbers(lost[deep])} in "
             "the deeper network.",
-            (_curves("activations-gradient", found, "gradient", "c1"),),
+            (_gradient_curves(found, flow),),
         ),
         Finding(
             "Sigmoid saturates more than tanh.",
@@ -129,7 +130,7 @@ def examine(context: Context) -> tuple[Finding, ...]:
             "sigmoid minus tanh, at the end of the training, lies above 0.",
             rules.above(interval_of(_saturation(found, "sigmoid", "tanh", plain))),
             _saturated_told(found, plain),
-            (_curves("activations-saturated", found, "saturated", "f6"),),
+            (_saturation_curves(found),),
         ),
         Finding(
             "The advantage of ReLU grows with depth.",
@@ -183,14 +184,17 @@ def _saturation(found: Mapping[str, Trace], a: str, b: str, depth: str) -> stati
     return statistics.paired_comparison(*(list(map(float, each)) for each in at_end))
 
 
-def _saturated_told(found: Mapping[str, Trace], depth: str) -> str:
+def _flat_at_end(found: Mapping[str, Trace], depth: str) -> str:
     shares = {
         NAMES[each]: float(found[_variant(each, depth)].saturated["f6"][:, -1].mean())
         for each in ACTIVATIONS
     }
-    told = ", ".join(f"{name} {percent(share, 0)}" for name, share in shares.items())
+    return ", ".join(f"{name} {percent(share, 0)}" for name, share in shares.items())
+
+
+def _saturated_told(found: Mapping[str, Trace], depth: str) -> str:
     return (
-        f"Shares of flat units in f6 at the end: {told}; sigmoid minus tanh "
+        f"Shares of flat units in f6 at the end: {_flat_at_end(found, depth)}; sigmoid minus tanh "
         f"{in_points(_saturation(found, 'sigmoid', 'tanh', depth))} points. A ReLU is flat where "
         "it is off: that is how it is sparse, and its gradient is whole where it is on."
     )
@@ -221,24 +225,30 @@ def _mean_curve(label: str, traced: Trace, values: np.ndarray) -> figures.Curve:
     return figures.Curve(label, traced.steps, values.mean(0), values.min(0), values.max(0))
 
 
-def _error_curves(found: Mapping[str, Trace]) -> Block:
+def _drawn(
+    name: str,
+    found: Mapping[str, Trace],
+    values: Callable[[Trace], np.ndarray],
+    titles: Mapping[str, str],
+    alternative: str,
+    **choices: Any,
+) -> Block:
+    """A figure a depth, of one curve an activation; the titles say what is to be seen."""
     return Row(
         tuple(
             plot(
-                f"activations-training-{layers}",
+                f"{name}-{layers}",
                 figures.learning_curves(
                     [
-                        _mean_curve(NAMES[each], traced, np.maximum(traced.error, 1e-4))
+                        _mean_curve(NAMES[each], traced, values(traced))
                         for each in ACTIVATIONS
                         for traced in [found[_variant(each, depth)]]
                     ],
-                    title=f"{depth[0].upper()}{depth[1:]}: training error",
-                    ylabel=f"error on {EXAMPLES:,} training images",
+                    title=f"{depth[0].upper()}{depth[1:]}: {titles[depth]}",
                     xlabel="steps",
-                    percent=True,
-                    references={f"{percent(TARGET, 0)}": TARGET},
+                    **choices,
                 ),
-                f"Training error against steps by activation, {depth}",
+                f"{alternative}, {depth}",
                 "Mean over seeds, bands from the least to the greatest.",
             )
             for depth, layers in DEPTHS.items()
@@ -246,46 +256,68 @@ def _error_curves(found: Mapping[str, Trace]) -> Block:
     )
 
 
-def _curves(name: str, found: Mapping[str, Trace], what: str, layer: str) -> Block:
-    ylabel = {
-        "gradient": f"gradient at {layer} over that at the output",
-        "saturated": f"flat units in {layer}",
-    }[what]
+def _error_curves(found: Mapping[str, Trace], speed: Mapping[str, statistics.Comparison]) -> Block:
+    return _drawn(
+        "activations-training",
+        found,
+        lambda traced: np.maximum(traced.error, 1e-4),
+        {
+            depth: f"{math.exp(each.difference or 0):.1f} times the steps with tanh"
+            for depth, each in speed.items()
+        },
+        "Training error against steps by activation",
+        ylabel=f"error on {EXAMPLES:,} training images",
+        percent=True,
+        references={f"{percent(TARGET, 0)}": TARGET},
+    )
 
-    def values(traced: Trace) -> np.ndarray:
-        if what == "saturated":
-            return traced.saturated[layer]
-        return np.maximum(traced.gradient[layer], 1e-30) / np.maximum(
-            traced.gradient["output"], 1e-30
-        )
 
-    def drawn(depth: str, layers: int) -> Plot:
-        curves = [
-            _mean_curve(NAMES[each], traced, values(traced))
-            for each in ACTIVATIONS
-            for traced in [found[_variant(each, depth)]]
-        ]
-        figure = figures.learning_curves(
-            curves,
-            title=f"{depth[0].upper()}{depth[1:]}: {ylabel}",
-            ylabel=ylabel,
-            xlabel="steps",
-            percent=what == "saturated",
-            linear=what == "saturated",
-        )
-        caption = "Mean over seeds, bands from the least to the greatest."
-        return plot(f"{name}-{layers}", figure, f"{ylabel}, {depth}", caption)
+def _gradient_curves(
+    found: Mapping[str, Trace], flow: Mapping[tuple[str, str], Mapping[int, float]]
+) -> Block:
+    def share(depth: str) -> str:
+        lost = paired(flow["sigmoid", depth], flow["tanh", depth]).difference or 0
+        return f"sigmoid's is {10**lost:.2f} of tanh's"
 
-    return Row(tuple(drawn(depth, layers) for depth, layers in DEPTHS.items()))
+    return _drawn(
+        "activations-gradient",
+        found,
+        lambda traced: (
+            np.maximum(traced.gradient["c1"], 1e-30) / np.maximum(traced.gradient["output"], 1e-30)
+        ),
+        {depth: share(depth) for depth in DEPTHS},
+        "Gradient at c1 over that at the output against steps by activation",
+        ylabel="gradient, c1 over output",
+    )
+
+
+def _saturation_curves(found: Mapping[str, Trace]) -> Block:
+    return _drawn(
+        "activations-saturated",
+        found,
+        lambda traced: traced.saturated["f6"],
+        {depth: f"at last {_flat_at_end(found, depth)}" for depth in DEPTHS},
+        "Flat units in f6 against steps by activation",
+        ylabel="flat units in f6",
+        percent=True,
+        linear=True,
+    )
 
 
 def _errors(context: Context) -> Plot:
     run = context.run("activations")
+    plain = next(iter(DEPTHS))
+    means = {
+        NAMES[each]: evidence.mean_of(evidence.errors_of(run, _variant(each, plain)))
+        for each in ACTIVATIONS
+    }
+    told = ", ".join(f"{name} {percent(mean)}" for name, mean in means.items())
     return evidence.errors_plot(
         "activations-errors",
         run,
-        title="Test error by activation and depth, each at its own rate",
-        caption="Every seed a dot, the mean and its 95 % interval beside them.",
+        title=f"In the LeNet {told}",
+        caption="Each at its own rate; every seed a dot, the mean and its 95 % interval beside "
+        "them.",
     )
 
 
@@ -299,8 +331,8 @@ CLAIM = Claim(
     method="LeNets with average pooling (with max pooling, sigmoid often does not learn at all) "
     "and ReLU, tanh or sigmoid, and the same with three more hidden layers of 84 units. Each has "
     "its learning rate chosen on validation images; then the chosen trainings are gone through "
-    f"again with a look at {EXAMPLES:,} training images every {EVERY} steps: error, gradients, flat "
-    "units.",
+    f"again with a look at {EXAMPLES:,} training images every {EVERY} steps: error, gradients, "
+    "flat units.",
     examine=examine,
     studies=studies,
 )

@@ -37,12 +37,6 @@ def slid(
     return found
 
 
-def _normalized(trained: Trained, image: np.ndarray) -> Float[np.ndarray, "height width channel"]:
-    told = trained.dataset["normalization"]
-    affine = data.Affine(tuple(told["scale"]), tuple(told["offset"]))
-    return np.asarray(data.normalize(data.pad(image[None]), affine))[0]
-
-
 def influence(trained: Trained, image: Float[np.ndarray, "height width channel"]) -> np.ndarray:
     """Which pixels change the unit of c1 in row 10, column 12, when each is changed by itself."""
     height, width, _ = image.shape
@@ -68,7 +62,7 @@ def examine(context: Context) -> tuple[Finding, ...]:
     dataset = data.load(run.config["dataset"], run.config["data_dir"] or None)
     image = dataset.test_images[0]
     maps = report.feature_maps(trained, image)
-    pixels = _normalized(trained, image)
+    pixels = np.asarray(trained.shown(image[None]))[0]
     kernels = np.asarray(trained.params["c1"]["kernel"])
     biases = np.asarray(trained.params["c1"]["bias"])
     activate = lookup(layers.ACTIVATIONS, trained.model.activation, "activation")

@@ -87,13 +87,10 @@ def examine(context: Context) -> tuple[Finding, ...]:
     run = context.run("linearity")
     dataset = data.load(run.config["dataset"], run.config["data_dir"] or None)
     regression = logistic_regression(dataset)
-    raw = data.pad(dataset.test_images[:1000])
     departures: dict[str, list[float]] = {}
     for trained in context.trained("linearity"):
-        normalization = trained.dataset["normalization"]
-        affine = data.Affine(tuple(normalization["scale"]), tuple(normalization["offset"]))
-        images = jnp.asarray(data.normalize(raw, affine))
-        departures.setdefault(trained.variant, []).append(departure(trained, images))
+        found = departure(trained, trained.shown(dataset.test_images[:1000]))
+        departures.setdefault(trained.variant, []).append(found)
     average, largest = "identity + average", "identity + max"
     nonlinear = compare(run, "ReLU + average", average)
     by_max = compare(run, largest, average)

@@ -20,7 +20,7 @@ from lenet.layers import COMPILER_OPTIONS
 from lenet.model import LeNet, ModelSummary
 from lenet.optimizers import Hyperparameters
 from lenet.templates.document import Block, Row, Table, plot
-from lenet.templates.run import percent
+from lenet.templates.run import Run, percent
 from lenet.train import create_train_state, train_step
 
 POOLINGS = ("max", "average", "subsampling", "stride", "none")
@@ -177,11 +177,7 @@ def examine(context: Context) -> tuple[Finding, ...]:
     seen: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     fields: dict[str, dict[int, np.ndarray]] = {}
     for each in trained:
-        affine = data.Affine(
-            *(tuple(each.dataset["normalization"][part]) for part in ("scale", "offset"))
-        )
-        raw = data.pad(dataset.test_images[: 20 if context.quick else 100])
-        images = np.asarray(data.normalize(raw, affine))
+        images = np.asarray(each.shown(dataset.test_images[: 20 if context.quick else 100]))
         seed = int(each.config.seed)
         seen.setdefault(each.variant, {})[seed] = under_shifts(each, dataset, count)
         fields.setdefault(each.variant, {})[seed] = effective_field(each, images)
@@ -214,9 +210,9 @@ def _cheaper(
             "pooling",
             "multiply-adds",
             "parameters",
-            "activations an image",
-            "memory of a step, MiB",
-            "microseconds an image",
+            "activations",
+            "MiB a step",
+            "µs an image",
         ),
         tuple(
             (
@@ -309,7 +305,9 @@ def _wider(
         for each in poolings
     ]
     drawn = figures.signed_images(
-        np.stack(pictures), captions, title="What the middle unit of s4 sees, with and without"
+        np.stack(pictures),
+        captions,
+        title=f"Side of what a unit of s4 sees: {theory['max']} pixels, without {theory['none']}",
     )
     return Finding(
         "Pooling widens the receptive field.",
@@ -376,10 +374,15 @@ def _invariant(
             )
         )
     run = context.run("pooling")
+    told = "; ".join(
+        f"{trained}: {_least(run, trained)}"
+        for trained in TRAINED
+        if _variant("none", trained) in seen
+    )
     table = evidence.errors_plot(
         "pooling-errors",
         run,
-        title="Test error by pooling, trained on images as they are and shifted",
+        title=f"The least error, trained {told}",
         caption="On test images as they are; every seed a dot, the mean and its 95 % interval.",
     )
     last = findings[-1]
@@ -387,6 +390,16 @@ def _invariant(
         last.statement, last.rule, last.verdict, last.evidence, (*last.blocks, table)
     )
     return tuple(findings)
+
+
+def _least(run: Run, trained: str) -> str:
+    means = {
+        each: evidence.mean_of(errors)
+        for each in POOLINGS
+        if (errors := evidence.errors_of(run, _variant(each, trained)))
+    }
+    chosen = min(means, key=lambda each: means[each] or 0.0)
+    return NAMES.get(chosen, chosen)
 
 
 def _shift_curves(
@@ -406,7 +419,20 @@ def _shift_curves(
             )
         return found
 
+    def best(which: int) -> str:
+        """The pooling that does best over all shifts, and what there is without any."""
+        means = {
+            each: float(
+                np.mean([both[which][1:] for both in seen[_variant(each, trained)].values()])
+            )
+            for each in poolings
+        }
+        chosen = (max if which else min)(means, key=lambda each: means[each])
+        told = f"{NAMES.get(chosen, chosen)} {percent(means[chosen], 0)}"
+        return told if chosen == "none" else f"{told}, none {percent(means['none'], 0)}"
+
     how = "shifted images" if trained == "shifted" else "images as they are"
+    whole = "shifted" if trained == "shifted" else "as they are"
     name = "shifted" if trained == "shifted" else "unshifted"
     parts = (
         (0, "error", "test error"),
@@ -418,7 +444,7 @@ def _shift_curves(
                 f"pooling-{what}-{name}",
                 figures.learning_curves(
                     curves(which),
-                    title=f"Trained on {how}: {ylabel}",
+                    title=f"Trained {whole}: {best(which)}",
                     ylabel=ylabel,
                     xlabel="shift (pixels)",
                     percent=True,
