@@ -46,6 +46,8 @@ class Usage:
 class Measurement:
     """One run of `main.py`; the times but `seconds` are those it writes to its summary."""
 
+    import_seconds: float
+    data_seconds: float
     first_step_seconds: float
     compile_seconds: float
     train_seconds: float
@@ -83,6 +85,8 @@ def train(arguments: Sequence[str], cache: Path) -> Measurement:
         usage = measure(command, {**os.environ, "LENET_CACHE_DIR": str(cache)})
         timing = json.loads(Path(folder, "run", "summary.json").read_text())["timing"]
     return Measurement(
+        timing["import_seconds"],
+        timing["data_seconds"],
         timing["first_step_seconds"],
         timing["compile_seconds"],
         timing["train_seconds"],
@@ -149,8 +153,10 @@ def table(rows: Mapping[str, Mapping[str, Spread]]) -> rich.table.Table:
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     drawn.add_column("")
     headings: dict[str, Any] = {
-        "first_step_seconds": "s to first step",
+        "import_seconds": "s importing",
+        "data_seconds": "s for data",
         "compile_seconds": "s compiling",
+        "first_step_seconds": "s to first step",
         "train_seconds": "s training",
         "seconds": "s in all",
         "peak_mebibytes": "peak MiB",

@@ -1,6 +1,7 @@
 """A config from start to finish: trials, populations, summary, report."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -37,6 +38,21 @@ log = logging.getLogger(__name__)
 
 # Of what a device has free when a population is compiled; the rest is for what XLA does not count.
 MEMORY_SHARE = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What came before the work.
+
+    Attributes:
+        began: `time.time()` when the process did.
+        entered: the same when all that it needs was imported.
+        data_seconds: how long the data set took to load.
+    """
+
+    began: float
+    entered: float
+    data_seconds: float
 
 
 def cache_compilations() -> None:
@@ -91,7 +107,7 @@ def run(
         StoppedError: after SIGINT or SIGTERM, once the state is saved.
         ElsewhereError: if another process failed.
     """
-    began = time.time() if began is None else began
+    entered = time.time()
     plan = sweep.plan(config, name)
     groups = [*sweep.populations(plan.tuning), *sweep.populations(plan.final({}))]
     use_cores_as_devices(max(len(group) for group in groups))
@@ -108,7 +124,9 @@ def run(
         begin: list[Callable[[], None]] = []
         claim = workdir.claimed(folder, config, overwrite, extends)
         processes.from_primary(lambda: begin.append(claims.enter_context(claim)))
+        loading = time.time()
         dataset = _load(config)
+        start = Start(entered if began is None else began, entered, time.time() - loading)
         for group in groups:
             _parts(group[0], dataset)
             processes.from_primary(functools.partial(_check_starts, group, dataset))
@@ -120,7 +138,7 @@ def run(
         }
         processes.from_primary(lambda: begin[0]())
         with population.stop_signals() as stopped:
-            return _run(config, plan, dataset, networks, folder, command, began, stopped, draw)
+            return _run(config, plan, dataset, networks, folder, command, start, stopped, draw)
 
 
 def _check_starts(group: Population, dataset: datasets.Dataset) -> None:
@@ -160,7 +178,7 @@ def _run(
     networks: Mapping[str, models.ModelSummary],
     folder: Path,
     command: str,
-    began: float,
+    start: Start,
     stopped: Callable[[], int],
     draw: bool,
 ) -> dict[str, Any]:
@@ -199,7 +217,7 @@ def _run(
     results = train_all(plan.final(chosen))
     return processes.from_primary(
         lambda: _conclude(
-            plan, chosen, tuned, results, dataset, described, networks, folder, command, began, draw
+            plan, chosen, tuned, results, dataset, described, networks, folder, command, start, draw
         )
     )
 
@@ -214,13 +232,13 @@ def _conclude(
     networks: Mapping[str, models.ModelSummary],
     folder: Path,
     command: str,
-    began: float,
+    start: Start,
     draw: bool,
 ) -> dict[str, Any]:
     """Writes what a run found out; gives its summary."""
     tuning = summaries.outcomes(plan.tuning, tuned)
     final = summaries.outcomes(plan.final(chosen), results)
-    first_steps = [r.first_step for r in (*tuned, *results) if r.first_step >= began]
+    first_steps = [r.first_step for r in (*tuned, *results) if r.first_step >= start.began]
     summary = summaries.summarize(
         final,
         tuning,
@@ -233,8 +251,10 @@ def _conclude(
     )
     summary["command"] = command
     summary["timing"] |= {
-        "total_seconds": time.time() - began,
-        "first_step_seconds": min(first_steps) - began if first_steps else None,
+        "total_seconds": time.time() - start.began,
+        "import_seconds": start.entered - start.began,
+        "data_seconds": start.data_seconds,
+        "first_step_seconds": min(first_steps) - start.began if first_steps else None,
     }
     write_atomically(
         folder / "predictions.npz",

@@ -114,6 +114,10 @@ def test_a_run_learns_and_writes_everything(whole):
         assert (workdir / name).stat().st_size > 0
     assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
     assert len(list((workdir / "figures").glob("*.svg"))) >= 4
+    timing = summary["timing"]
+    before = [timing[f"{part}_seconds"] for part in ("import", "data", "compile")]
+    assert min(before) > 0
+    assert sum(before) < timing["first_step_seconds"] < timing["total_seconds"]
     assert "mnist_5k" in output
     assert re.search(r"epoch 10/10, train error [\d.]+ %, validation error [\d.]+ %", output)
     assert "95.8 % of the parameters are in fully connected layers" in output

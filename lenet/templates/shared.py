@@ -20,6 +20,8 @@ ON_THE_FLY = (
 TIMES = {
     "total_seconds": "from the command to the summary",
     "first_step_seconds": "from the command to the first training step",
+    "import_seconds": "importing",
+    "data_seconds": "loading the data",
     "compile_seconds": "compiling",
     "train_seconds": "training, without compiling and evaluating",
     "seconds_per_trial_epoch": "training, per trial and epoch",
