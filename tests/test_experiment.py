@@ -9,16 +9,19 @@ from ml_collections import ConfigDict
 from configs import base
 from lenet import experiment, memory, population, program, workdir
 
+SMALL = (4, 8, 30, 20)
+
 
 def config(swept, **fields):
     made = base.get_config()
-    made.update({"dataset": "mnist_5k", "num_epochs": 1, "batch_size": 64, **fields})
+    made.update({"dataset": "mnist_5k", "num_epochs": 1, "batch_size": 64, "widths": SMALL})
+    made.update(fields)
     made.sweep = ConfigDict(swept)
     return made
 
 
-def run(made, folder):
-    return experiment.run(made, "x", str(folder))
+def run(made, folder, draw=False):
+    return experiment.run(made, "x", str(folder), draw=draw)
 
 
 def results(summary):
@@ -97,7 +100,7 @@ def test_a_population_too_large_for_memory_is_split(three_seeds, tmp_path, monke
 
 
 def test_memory_needed_grows_with_the_members(digits):
-    made = config({})
+    made = config({}, widths=(6, 16, 120, 84))
     trial = experiment.sweep.plan(made, "x").final({})[0]
     mesh = program.mesh_for(1)
     images = program.place(np.zeros((100, 32, 32, 1), np.uint8), np.zeros(100, np.int32), mesh)
@@ -165,7 +168,7 @@ def test_a_path_of_variants_with_rates_and_inputs_of_their_own(tmp_path, digits)
     made.variants.early = {"learning_rate": (1e-5, 3e-3)}
     made.references.early = ("late",)
     folder = tmp_path / "run"
-    summary = run(made, folder)
+    summary = run(made, folder, draw=True)
     assert [variant["name"] for variant in summary["variants"]] == ["late", "early"]
     assert {entry["variant"] for entry in summary["tuning"]} == {"early"}
     tuned = [variant["tuned"]["learning_rate"] for variant in summary["variants"]]

@@ -92,6 +92,12 @@ def every_figure():
             np.ones((2, 12, 7)), np.zeros((2, 12, 7)), ["0", "1"], title="T"
         ),
         "distorted": figures.distorted(pixels, pixels[None], ["0", "1", "2"], title="T"),
+        "signed_images": figures.signed_images(
+            np.array([[[-1.0, 1.0]], [[0.0, 0.5]]]), ["a", "b"], title="T"
+        ),
+        "shares": figures.shares(
+            ["a", "b"], [0.958, 0.06], title="T", xlabel="share (%)", reference=("the note", 0.8)
+        ),
         "portrait": figures.portrait(
             np.ones((5, 5, 1, 2)), {"c1": np.ones((2, 4, 4)), "s2": np.zeros((2, 2, 2))}, title="T"
         ),

@@ -54,7 +54,7 @@ def pooled_by_loop(maps, pool):
     seed=st.integers(0, 1000),
     convolve=CONVOLVE,
 )
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_convolution_equals_lax_for_any_shape(
     channel, features, size, extra, batch, seed, convolve
 ):

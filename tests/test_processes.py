@@ -102,15 +102,33 @@ def results(workdir):
     return summary
 
 
-def test_two_processes_stopped_and_resumed_find_what_one_with_two_devices_finds(
-    environment, tmp_path
-):
+@pytest.fixture
+def one(environment, tmp_path):
+    """The workdir of one process with two devices."""
     if len(CORES) < 2:
         pytest.skip("one process has as many devices as two of them only with two cores")
-    one, two = tmp_path / "one", tmp_path / "two"
-    code, output = finish(start(environment, *SMALL, f"--workdir={one}"))
+    code, output = finish(start(environment, *SMALL, f"--workdir={tmp_path / 'one'}"))
     assert code == 0, output
+    return tmp_path / "one"
 
+
+def assert_same(two, one):
+    assert results(two) == results(one)
+    assert lines(two) == lines(one)
+    assert (two / "predictions.npz").read_bytes() == (one / "predictions.npz").read_bytes()
+
+
+def test_two_processes_find_what_one_with_two_devices_finds(environment, tmp_path, one):
+    two = tmp_path / "two"
+    told = finish_both(start_both(environment, *SMALL, f"--workdir={two}"))
+    assert [code for code, _ in told] == [0, 0], told
+    assert "epoch" not in told[1][1]  # One process shows the run.
+    assert_same(two, one)
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_and_resumed_find_it_too(environment, tmp_path, one):
+    two = tmp_path / "two"
     both = start_both(environment, *SMALL, f"--workdir={two}")
     deadline = time.monotonic() + 100
     while not lines(two):
@@ -126,10 +144,7 @@ def test_two_processes_stopped_and_resumed_find_what_one_with_two_devices_finds(
     told = finish_both(start_both(environment, *SMALL, f"--workdir={two}"))
     assert [code for code, _ in told] == [0, 0], told
     assert "resuming relu_max x 3 after step" in told[0][1]
-    assert "epoch" not in told[1][1]  # One process shows the run.
-    assert results(two) == results(one)
-    assert lines(two) == lines(one)
-    assert (two / "predictions.npz").read_bytes() == (one / "predictions.npz").read_bytes()
+    assert_same(two, one)
 
 
 def test_on_slurm_they_find_each_other_and_what_fails_in_one_ends_both(environment, tmp_path):
