@@ -208,7 +208,7 @@ def _example(torch: Any) -> Finding:
             message = str(error).splitlines()[0]
             verdict, told = rules.REFUTED, f"It raises TypeError: `{message}`."
     blocks: tuple[Block, ...] = (
-        Code("import torch\na = torch.arange(16)\na = a.view(4, 4)\nb = a.view(-1, 8)", "python"),
+        Code("import torch\n\na = torch.arange(16)\na = a.view(4, 4)\nb = a.view(-1, 8)", "python"),
     )
     return Finding(
         "The note's example, `torch.tensor(1, 16)` and then `view(4, 4)`, runs.",
