@@ -1,10 +1,13 @@
-"""99 % on MNIST in the least time: four epochs of a LeNet, 30 seeds as one population.
+"""99 % on MNIST in little time: four epochs of a LeNet, 30 seeds as one population.
 
     python main.py --config=configs/speedrun.py
-    python main.py --config=configs/speedrun.py --workdir=runs/speedrun_one --config.sweep.seed='(0,)'
+    python main.py --config=configs/speedrun.py --workdir=runs/speedrun_one \
+        --config.sweep.seed='(0,)'
 
-The architecture is LeNet-5's with ReLU and average pooling; batch, inputs, rate and epochs were
-chosen on held-out training images (`speedrun_choice`).
+Expect 0.77 % test error. On two fast cores one model takes 3.4 s of training and 10 s from the
+command to the report, nothing compiled before; all 30 take 87 s of training. The architecture is
+LeNet-5's with ReLU and average pooling; batch, inputs, rate and epochs were chosen on held-out
+training images (`speedrun_choice`).
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,7 @@ import pytest
 import rich.console
 
 from benchmarks import (
+    breakdown,
     contestants,
     evaluate,
     machine,
@@ -120,6 +121,20 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_install(monkeypat
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with pytest.raises(ValueError, match=r"--platform=gpu.*pip install"):
         throughput.choose_platform("gpu")
+
+
+@pytest.mark.slow
+def test_a_step_is_broken_down_by_layer_and_the_products_of_each_are_seen(task):
+    shares = breakdown.measure(task, 1)
+    products = {share.part.layer for share in shares if share.part.product}
+    assert products == {"c1", "c3", "c5", "f6", "output"}
+    layers = {share.part.layer for share in shares}
+    assert layers == {*breakdown.LAYERS, breakdown.REST}
+    rates = {share.part: share.flop_rate for share in shares if share.flop_rate is not None}
+    by_hand = 2 * 3 * 16 * 400 * 120
+    (c5,) = (share for share in shares if share.part == breakdown.Part("c5", True))
+    assert rates[c5.part] == pytest.approx(by_hand / c5.seconds)
+    assert all(part.product for part in rates)
 
 
 def test_every_contestant_trains_past_the_end_of_an_epoch(entries):

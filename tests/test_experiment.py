@@ -78,6 +78,7 @@ def test_a_damaged_result_is_evaluated_again_from_its_checkpoint(three_seeds):
     assert results(again) == results(summary)
 
 
+@pytest.mark.slow
 def test_a_population_too_large_for_memory_is_split(three_seeds, tmp_path, monkeypatch):
     _, summary = three_seeds
     needed = []
@@ -99,6 +100,7 @@ def test_a_population_too_large_for_memory_is_split(three_seeds, tmp_path, monke
         assert ours["test_error"] == pytest.approx(theirs["test_error"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_memory_needed_grows_with_the_members(digits):
     made = config({}, widths=(6, 16, 120, 84))
     trial = experiment.sweep.plan(made, "x").final({})[0]

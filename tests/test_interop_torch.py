@@ -118,6 +118,7 @@ def test_a_file_is_converted_and_back(tmp_path, state_dict):
     equal(safetensors.numpy.load_file(theirs), state_dict)
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_exported(tmp_path, digits):
     config = base.get_config()
     config.update({"dataset": "mnist_5k", "num_epochs": 1, "train_examples": 128})

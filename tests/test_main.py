@@ -181,6 +181,7 @@ def test_a_finished_run_run_again_trains_nothing(whole, environment):
     assert without_times(read(workdir, "summary.json")) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_over_seeds_is_one_population_with_an_interval(environment, tmp_path):
     code, output = run(
         environment,
@@ -204,6 +205,7 @@ def test_a_sweep_over_seeds_is_one_population_with_an_interval(environment, tmp_
     assert len(list((tmp_path / "run" / "checkpoints").glob("*.npz"))) == 1
 
 
+@pytest.mark.slow
 def test_a_diverged_run_says_so_and_is_no_error(environment, tmp_path):
     code, output = run(
         environment,

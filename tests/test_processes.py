@@ -118,6 +118,7 @@ def assert_same(two, one):
     assert (two / "predictions.npz").read_bytes() == (one / "predictions.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_with_two_devices_finds(environment, tmp_path, one):
     two = tmp_path / "two"
     told = finish_both(start_both(environment, *SMALL, f"--workdir={two}"))
