@@ -54,6 +54,10 @@ class Trained(Protocol):
         """Its parameters."""
 
     @property
+    def affine(self) -> data.Affine:
+        """The normalization that it was trained with."""
+
+    @property
     def dataset(self) -> dict[str, Any]:
         """What `dataset.json` says."""
 
