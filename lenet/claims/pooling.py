@@ -432,7 +432,6 @@ def _shift_curves(
         return told if chosen == "none" else f"{told}, none {percent(means['none'], 0)}"
 
     how = "shifted images" if trained == "shifted" else "images as they are"
-    whole = "shifted" if trained == "shifted" else "as they are"
     name = "shifted" if trained == "shifted" else "unshifted"
     parts = (
         (0, "error", "test error"),
@@ -444,7 +443,7 @@ def _shift_curves(
                 f"pooling-{what}-{name}",
                 figures.learning_curves(
                     curves(which),
-                    title=f"Trained {whole}: {best(which)}",
+                    title=f"Trained {trained}: {best(which)}",
                     ylabel=ylabel,
                     xlabel="shift (pixels)",
                     percent=True,
