@@ -12,7 +12,6 @@ import collections
 import dataclasses
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,12 +21,12 @@ import jax
 import numpy as np
 import rich.box
 import rich.table
-from absl import app, flags, logging
+from absl import flags
 from jax.profiler import ProfileData
 
 from benchmarks import contestants, machine
 from benchmarks.contestants import Task
-from benchmarks.results import CONSOLE
+from benchmarks.results import CONSOLE, run_command
 from lenet import experiment, workdir
 from lenet import model as models
 from lenet import program as programs
@@ -187,19 +186,13 @@ def run(batch_size: int, steps: int, convolution: str, json_path: str | None) ->
         )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: Any) -> None:
     """Runs the benchmark of the command line."""
-    values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-        jax.config.update("jax_platforms", "cpu")
-        experiment.cache_compilations()
-        run(values.batch_size, values.steps, values.convolution, values.json)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    jax.config.update("jax_platforms", "cpu")
+    experiment.cache_compilations()
+    run(values.batch_size, values.steps, values.convolution, values.json)
 
 
 if __name__ == "__main__":
@@ -207,5 +200,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", 200, "Steps traced, after as many that are not.")
     flags.DEFINE_string("convolution", "auto", "As in configs/base.py.")
     flags.DEFINE_string("json", None, "A file for the results.")
-    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
-    app.run(main)
+    run_command(main)

@@ -6,17 +6,17 @@ All have the same parameters and must name the same classes before anything is t
 large matrices takes its turns too.
 """
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import contestants, machine, throughput
 from benchmarks.contestants import AgreementError, Task
-from benchmarks.results import CONSOLE
+from benchmarks.results import CONSOLE, run_command
 from lenet import experiment, workdir
 from lenet import model as models
 from lenet import program as programs
@@ -124,18 +124,12 @@ def run(members: int, repeats: int, threads: int, json_path: str | None) -> None
         )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: Any) -> None:
     """Runs the benchmark of the command line."""
-    values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        jax.config.update("jax_platforms", "cpu")
-        experiment.cache_compilations()
-        experiment.use_cores_as_devices(values.population)
-        run(values.population, values.repeats, values.threads, values.json)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    jax.config.update("jax_platforms", "cpu")
+    experiment.cache_compilations()
+    experiment.use_cores_as_devices(values.population)
+    run(values.population, values.repeats, values.threads, values.json)
 
 
 if __name__ == "__main__":
@@ -143,5 +137,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("repeats", 5, "Rounds that count.")
     flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
     flags.DEFINE_string("json", None, "A file for the results.")
-    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
-    app.run(main)
+    run_command(main)

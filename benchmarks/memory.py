@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import rich.box
 import rich.table
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import machine
-from benchmarks.results import CONSOLE, numbers
+from benchmarks.results import CONSOLE, numbers, run_command
 from benchmarks.startup import measure
 from lenet import workdir
 
@@ -125,22 +125,16 @@ def table(
     return drawn
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: Any) -> None:
     """Runs the benchmark of the command line."""
-    values: Any = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        if values.child:
-            train(values.child, values.members, values.size)
-            return
-        run(
-            numbers("population", values.population),
-            numbers("batch_size", values.batch_size),
-            values.json,
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if values.child:
+        train(values.child, values.members, values.size)
+        return
+    run(
+        numbers("population", values.population),
+        numbers("batch_size", values.batch_size),
+        values.json,
+    )
 
 
 if __name__ == "__main__":
@@ -150,5 +144,4 @@ if __name__ == "__main__":
     flags.DEFINE_enum("child", None, ["ours", "PyTorch"], "What a measured process trains.")
     flags.DEFINE_integer("members", 1, "Of a measured process.")
     flags.DEFINE_integer("size", BATCH_SIZE, "Of a measured process.")
-    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
-    app.run(main)
+    run_command(main)

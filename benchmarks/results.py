@@ -2,11 +2,12 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import rich.console
+from absl import app, flags, logging
 
 CONSOLE = rich.console.Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -53,3 +54,18 @@ class Spread:
         values = (self.median, min(self.rounds), max(self.rounds))
         median, low, high = (f"{value:.{digits}f}" for value in values)
         return median if len(self.rounds) == 1 else f"{median} ({low} - {high})"
+
+
+def run_command(main: Callable[[Any], None]) -> None:
+    """Runs a benchmark with the flags of the command line; what is wrong is said in one line."""
+
+    def run(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
+            main(flags.FLAGS)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
+    app.run(run)

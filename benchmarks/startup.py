@@ -21,10 +21,10 @@ from typing import Any
 
 import rich.box
 import rich.table
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import machine
-from benchmarks.results import CONSOLE, Spread
+from benchmarks.results import CONSOLE, Spread, run_command
 from lenet import data as datasets
 from lenet import workdir
 
@@ -169,20 +169,13 @@ def table(rows: Mapping[str, Mapping[str, Spread]]) -> rich.table.Table:
     return drawn
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: Any) -> None:
     """Runs the benchmark of the command line."""
-    values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        run(values.repeats, values.full, values.json)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(values.repeats, values.full, values.json)
 
 
 if __name__ == "__main__":
     flags.DEFINE_integer("repeats", 3, "Runs of each kind.")
     flags.DEFINE_bool("full", False, "Also run all epochs of configs/relu_max.py.")
     flags.DEFINE_string("json", None, "A file for the results.")
-    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
-    app.run(main)
+    run_command(main)

@@ -12,7 +12,6 @@ PyTorch takes part with one thread and with `--threads`.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +20,11 @@ from typing import Any
 import jax
 import rich.box
 import rich.table
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import contestants, machine, throughput
 from benchmarks.contestants import Contestant, Entry
-from benchmarks.results import CONSOLE, Spread, numbers
+from benchmarks.results import CONSOLE, Spread, numbers, run_command
 from lenet import experiment, workdir
 
 # In each round: enough steps for a clock, unless the batches are large.
@@ -233,28 +232,22 @@ def _to_json(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: Any) -> None:
     """Runs the benchmark of the command line."""
-    values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        batch_sizes = numbers("batch_size", values.batch_size)
-        populations = numbers("population", values.population)
-        jax.config.update("jax_platforms", "cpu")
-        experiment.cache_compilations()
-        experiment.use_cores_as_devices(max(populations, default=1))
-        run(
-            batch_sizes,
-            values.repeats,
-            values.threads,
-            values.json,
-            values.network,
-            populations,
-            values.steps,
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    batch_sizes = numbers("batch_size", values.batch_size)
+    populations = numbers("population", values.population)
+    jax.config.update("jax_platforms", "cpu")
+    experiment.cache_compilations()
+    experiment.use_cores_as_devices(max(populations, default=1))
+    run(
+        batch_sizes,
+        values.repeats,
+        values.threads,
+        values.json,
+        values.network,
+        populations,
+        values.steps,
+    )
 
 
 if __name__ == "__main__":
@@ -265,5 +258,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("steps", STEPS, f"In each round, of {IMAGES:,} images at most.")
     flags.DEFINE_integer("threads", machine.cores(), "Threads of PyTorch.")
     flags.DEFINE_string("json", None, "A file for the results.")
-    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
-    app.run(main)
+    run_command(main)

@@ -14,7 +14,6 @@ float32, and PyTorch with CUDA graphs as well.
 import dataclasses
 import importlib.util
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import jax
 import rich.box
 import rich.table
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import machine
 from benchmarks.contestants import (
@@ -37,7 +36,7 @@ from benchmarks.contestants import (
     plain_flax,
     training_flop,
 )
-from benchmarks.results import CONSOLE, Spread, numbers
+from benchmarks.results import CONSOLE, Spread, numbers, run_command
 from lenet import experiment, workdir
 
 INSTALL_TORCH = "PyTorch is not installed, so it has no row; for one: pip install torch==2.13.0"
@@ -268,28 +267,22 @@ def choose_platform(platform: str) -> None:
         )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(values: Any) -> None:
     """Runs the benchmark of the command line."""
-    values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"{argv[1]!r} is not a flag; flags are written --name=value")
-        populations = numbers("population", values.population)
-        choose_platform(values.platform)
-        experiment.cache_compilations()
-        experiment.use_cores_as_devices(max(populations, default=1))
-        run(
-            populations,
-            values.batch_size,
-            values.repeats,
-            values.fraction,
-            values.threads,
-            values.json,
-            values.all,
-            values.platform,
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    populations = numbers("population", values.population)
+    choose_platform(values.platform)
+    experiment.cache_compilations()
+    experiment.use_cores_as_devices(max(populations, default=1))
+    run(
+        populations,
+        values.batch_size,
+        values.repeats,
+        values.fraction,
+        values.threads,
+        values.json,
+        values.all,
+        values.platform,
+    )
 
 
 if __name__ == "__main__":
@@ -301,5 +294,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("all", False, "Also what takes long: torch.compile, torch.func, Flax vmap.")
     flags.DEFINE_enum("platform", "cpu", ["cpu", "gpu"], "Where all of them train.")
     flags.DEFINE_string("json", None, "A file for the results.")
-    app.call_after_init(lambda: logging.set_verbosity(logging.WARNING))
-    app.run(main)
+    run_command(main)

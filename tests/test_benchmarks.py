@@ -106,6 +106,18 @@ def test_a_member_that_is_not_trained_stops_the_benchmark(task, start, outcomes)
         contestants.check_agreement(spoilt, task)
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"), [(["x", "fast"], "'fast' is not a flag"), (["x"], "population=0 must")]
+)
+def test_what_is_wrong_on_a_command_line_is_said_in_one_line(monkeypatch, argv, told):
+    def refuse(values):
+        raise ValueError("population=0 must be at least 1")
+
+    monkeypatch.setattr(results.app, "run", lambda main: main(argv))
+    with pytest.raises(SystemExit, match=rf"^error: {told}"):
+        results.run_command(refuse)
+
+
 def test_cuda_graphs_are_compared_on_a_gpu_alone():
     pytest.importorskip("torch")
     names = {
