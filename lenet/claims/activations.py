@@ -11,7 +11,7 @@ from lenet.claims import evidence, rules
 from lenet.claims.claim import Claim, Context, Finding, Studies
 from lenet.claims.evidence import compare, in_numbers, in_points, interval_of, paired
 from lenet.claims.tracing import FLAT, Trace, trace
-from lenet.templates.document import Block, Plot, Row, plot
+from lenet.templates.document import Block, Plot, Row, Table, Text, plot
 from lenet.templates.run import percent, plural
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
@@ -121,7 +121,14 @@ def examine(context: Context) -> tuple[Finding, ...]:
             rules.below(interval_of(lost[plain])),
             f"Powers of ten: {in_numbers(lost[plain])} in the LeNet, {in_numbers(lost[deep])} in "
             "the deeper network.",
-            (_gradient_curves(found, flow),),
+            (
+                _gradient_curves(found, flow),
+                Text(
+                    "The gradient's root mean square by layer, the median over the training, mean "
+                    "over seeds:"
+                ),
+                _by_layer(found, lambda traced: _medians(traced.gradient), "{:.1e}".format),
+            ),
         ),
         Finding(
             "Sigmoid saturates more than tanh.",
@@ -130,7 +137,18 @@ def examine(context: Context) -> tuple[Finding, ...]:
             "sigmoid minus tanh, at the end of the training, lies above 0.",
             rules.above(interval_of(_saturation(found, "sigmoid", "tanh", plain))),
             _saturated_told(found, plain),
-            (_saturation_curves(found),),
+            (
+                _saturation_curves(found),
+                Text("The share of flat units by layer at the end, mean over seeds:"),
+                _by_layer(
+                    found,
+                    lambda traced: {
+                        layer: float(shares[:, -1].mean())
+                        for layer, shares in traced.saturated.items()
+                    },
+                    lambda share: percent(share, 1),
+                ),
+            ),
         ),
         Finding(
             "The advantage of ReLU grows with depth.",
@@ -223,6 +241,25 @@ def _reached(found: Mapping[str, Trace]) -> bool:
 
 def _mean_curve(label: str, traced: Trace, values: np.ndarray) -> figures.Curve:
     return figures.Curve(label, traced.steps, values.mean(0), values.min(0), values.max(0))
+
+
+def _medians(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of values "member step" by layer, the median over steps, mean over members."""
+    return {layer: float(np.median(each, axis=1).mean()) for layer, each in values.items()}
+
+
+def _by_layer(
+    found: Mapping[str, Trace],
+    values: Callable[[Trace], Mapping[str, float]],
+    told: Callable[[float], str],
+) -> Table:
+    rows = []
+    for depth in DEPTHS:
+        by_activation = [values(found[_variant(each, depth)]) for each in ACTIVATIONS]
+        # In the order in which they compute, which their names are sorted by.
+        for layer in sorted(by_activation[0]):
+            rows.append((depth, layer, *(told(each[layer]) for each in by_activation)))
+    return Table(("network", "layer", *(NAMES[each] for each in ACTIVATIONS)), tuple(rows))
 
 
 def _drawn(

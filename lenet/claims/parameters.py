@@ -71,6 +71,11 @@ OURS: tuple[tuple[str, LeNet, tuple[int, int, int]], ...] = (
     ("LeNet, strided convolutions as pooling", LeNet(pooling="stride"), (32, 32, 1)),
     ("LeNet without pooling", LeNet(pooling="none"), (32, 32, 1)),
     ("LeNet with global average pooling", LeNet(head="gap"), (32, 32, 1)),
+    (
+        "global average pooling, twice the maps",
+        LeNet(head="gap", widths=(12, 32, 120, 84)),
+        (32, 32, 1),
+    ),
 )
 
 
